@@ -1,0 +1,115 @@
+"""Acting as the process that asked: ownership, quota and set-id rules come out right by themselves.
+
+The kernel has checked permissions already (``default_permissions``), so acting as the caller is
+about *whose* file it becomes and *whose* privileges strip set-id bits, not about access. Only the
+calling thread changes; everything is restored on the way out (credentials(7), capabilities(7)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+from inopt import syscalls
+
+Result = TypeVar("Result")
+
+_NO_GROUPS: Final[tuple[int, ...]] = ()
+
+
+@contextmanager
+def acting_as(
+    user: int, group: int, groups: tuple[int, ...] = _NO_GROUPS, *, capabilities: int = 0
+) -> Iterator[None]:
+    """Run the body with the effective ids of the caller.
+
+    *user*, *group* and *groups* (supplementary) are numbers of the initial user namespace.
+    *capabilities* is a set (1 << number) that the body keeps although it is not root.
+    """
+    if user == 0 and group == 0 and not groups:
+        yield
+        return
+    if groups:
+        syscalls.set_thread_groups(groups)
+    try:
+        syscalls.set_thread_group(group)
+        try:
+            if user:
+                syscalls.set_thread_user(user)
+            try:
+                if user and capabilities:
+                    _, permitted, inheritable = syscalls.capabilities()
+                    syscalls.set_effective_capabilities(capabilities, permitted, inheritable)
+                yield
+            finally:
+                if user:
+                    syscalls.set_thread_user(0)
+        finally:
+            syscalls.set_thread_group(0)
+    finally:
+        if groups:
+            syscalls.set_thread_groups(_NO_GROUPS)
+
+
+def create_as(
+    user: int, group: int, groups: tuple[int, ...], pid: int, create: Callable[[], Result]
+) -> Result:
+    """Run *create* as the caller, with what the kernel told of the caller's groups.
+
+    The kernel names one supplementary group at most (protocol 7.38), older ones none. Where that
+    is not enough (a right that an ACL gives to another group, a capability that the caller has),
+    the kernel has still allowed the operation: it is repeated with all groups of process *pid*
+    and without permission checks.
+    """
+    if user == 0 and group == 0:
+        return create()
+    try:
+        with acting_as(user, group, groups):
+            return create()
+    except PermissionError:
+        override = 1 << syscalls.CAP_DAC_OVERRIDE | 1 << syscalls.CAP_DAC_READ_SEARCH
+        with acting_as(user, group, groups_of(pid) or groups, capabilities=override):
+            return create()
+
+
+def groups_of(pid: int) -> tuple[int, ...]:
+    """The supplementary groups of process *pid*; empty when it is gone (proc(5), ``Groups``)."""
+    try:
+        with open(f"/proc/{pid}/status", encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("Groups:"):
+                    return tuple(int(word) for word in line.split()[1:])
+    except OSError:
+        pass
+    return ()
+
+
+class RegisteringIdentity:
+    """The credentials that the kernel keeps for all bypassed I/O of one backing file.
+
+    Bypassed writes run with the credentials of the moment of registration, whoever writes. So
+    these are the *owner's* filesystem uid (reserved blocks, and network filesystems), without
+    CAP_FSETID (else a write would leave set-id bits in place) and without CAP_SYS_RESOURCE (else
+    it would escape quotas). CAP_SYS_ADMIN stays: registering needs it.
+    """
+
+    __slots__ = ("_full", "_inheritable", "_low", "_permitted")
+
+    def __init__(self) -> None:
+        self._full, self._permitted, self._inheritable = syscalls.capabilities()
+        self._low = self._full & ~(1 << syscalls.CAP_FSETID | 1 << syscalls.CAP_SYS_RESOURCE)
+
+    def run(self, owner: int, register: Callable[[], Any]) -> Any:
+        """Call *register* in this thread with the reduced credentials of *owner* (a uid)."""
+        syscalls.set_effective_capabilities(self._low, self._permitted, self._inheritable)
+        try:
+            if owner == 0:
+                return register()
+            syscalls.set_filesystem_user(owner)
+            try:
+                return register()
+            finally:
+                syscalls.set_filesystem_user(0)
+        finally:
+            syscalls.set_effective_capabilities(self._full, self._permitted, self._inheritable)

@@ -1,0 +1,115 @@
+"""A bounded cache of ``O_PATH`` descriptors, and their safe closing.
+
+Trees have millions of files and processes a few thousand descriptors, so inodes are kept as file
+handles and descriptors are only a cache. A descriptor that is evicted while another thread may
+still be using its number must not be closed at once (the number would be reused for another
+file): it is retired, and closed when every request that could have seen it has ended.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from typing import Final, Protocol
+
+# What a daemon holds besides: the device and its clones, logs, sockets, trio's own, the root.
+RESERVED: Final = 40
+SMALLEST_BUDGET: Final = 64
+_SMALLEST_CACHE: Final = 8
+
+
+class Worker(Protocol):
+    """Whoever uses cached descriptors: it notes the cache's `epoch` when a request starts."""
+
+    epoch: int
+    busy: bool
+
+
+class DescriptorCache:
+    """The least recently used ``O_PATH`` descriptors by nodeid, within a budget.
+
+    *budget* is the number of descriptors the whole daemon may hold. What open files and pinned
+    inodes hold (`held`) is taken out of the cache's share.
+    """
+
+    __slots__ = ("_cached", "_retired", "budget", "epoch", "held", "workers")
+
+    def __init__(self, budget: int) -> None:
+        self._cached: OrderedDict[int, int] = OrderedDict()
+        self._retired: list[tuple[int, int]] = []
+        self.budget = budget
+        self.held = 0
+        self.epoch = 0
+        self.workers: list[Worker] = []
+
+    def __len__(self) -> int:
+        return len(self._cached)
+
+    @property
+    def capacity(self) -> int:
+        """How many descriptors may be cached now."""
+        return max(_SMALLEST_CACHE, self.budget - RESERVED - self.held)
+
+    def get(self, nodeid: int) -> int:
+        """The cached descriptor, or -1."""
+        descriptor = self._cached.get(nodeid, -1)
+        if descriptor >= 0:
+            try:
+                self._cached.move_to_end(nodeid)
+            except KeyError:  # another thread has just evicted it; it is still open for us
+                pass
+        return descriptor
+
+    def put(self, nodeid: int, descriptor: int) -> int:
+        """Cache *descriptor* unless one is there; returns the one to use."""
+        present = self._cached.setdefault(nodeid, descriptor)
+        if present != descriptor:
+            os.close(descriptor)
+            return present
+        while len(self._cached) > self.capacity:
+            self.retire(self._cached.popitem(last=False)[1])
+        return descriptor
+
+    def take(self, nodeid: int) -> int:
+        """Take a descriptor out of the cache: it is the caller's now; -1 if there is none."""
+        return self._cached.pop(nodeid, -1)
+
+    def drop(self, nodeid: int) -> None:
+        """Forget a nodeid; its descriptor is closed when nobody can be using it."""
+        descriptor = self._cached.pop(nodeid, -1)
+        if descriptor >= 0:
+            self.retire(descriptor)
+
+    def retire(self, descriptor: int) -> None:
+        """Close *descriptor* when no running request can be using it."""
+        self.epoch += 1
+        self._retired.append((self.epoch, descriptor))
+
+    @property
+    def retired(self) -> int:
+        """How many descriptors wait to be closed."""
+        return len(self._retired)
+
+    def close_retired(self, finished: Worker | None = None) -> None:
+        """Close what was retired before the oldest request began that is still running.
+
+        *finished* is a worker between two requests, which holds nothing.
+        """
+        oldest = min(
+            (worker.epoch for worker in self.workers if worker.busy and worker is not finished),
+            default=self.epoch,
+        )
+        retired, self._retired = self._retired, []
+        for epoch, descriptor in retired:
+            if epoch <= oldest:
+                os.close(descriptor)
+            else:
+                self._retired.append((epoch, descriptor))
+
+    def close(self) -> None:
+        """Close everything; no request may be running."""
+        for _, descriptor in self._retired:
+            os.close(descriptor)
+        self._retired.clear()
+        while self._cached:
+            os.close(self._cached.popitem()[1])

@@ -1,0 +1,144 @@
+"""Open files and directories by the handle that the kernel was given for them."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import itertools
+import os
+from typing import Final, Generic, TypeVar
+
+from inopt import syscalls
+from inopt.backing.inodes import Inode
+from inopt.backing.tree import Tree
+
+# What a reopened descriptor must not repeat, or what only matters to whoever opened the file.
+_ONCE: Final = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_DIRECT | os.O_APPEND
+
+
+class OpenFile:
+    """One open of a regular file.
+
+    ``descriptor`` is -1 while nothing needs one: a bypassed open costs the daemon none.
+    """
+
+    __slots__ = ("descriptor", "flags", "inode")
+
+    def __init__(self, inode: Inode, flags: int, descriptor: int) -> None:
+        self.inode = inode
+        self.flags = flags
+        self.descriptor = descriptor
+
+    def fileno(self, tree: Tree) -> int:
+        """A descriptor of the backing file with this open's access mode."""
+        if self.descriptor < 0:
+            self.descriptor = tree.open(self.inode, self.flags & ~_ONCE)
+            tree.descriptors.held += 1
+        return self.descriptor
+
+    def close(self, tree: Tree) -> None:
+        """Close the descriptor, if there is one."""
+        if self.descriptor >= 0:
+            tree.descriptors.held -= 1
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class OpenDirectory:
+    """One open directory: a backing descriptor of its own, so offsets are the backing's.
+
+    Entries read from the backing directory but not yet sent are kept for the next request that
+    goes on at their offset; any other offset (rewinddir, seekdir) reads afresh.
+    """
+
+    __slots__ = ("_entries", "_next", "_position", "descriptor", "inode")
+
+    def __init__(self, inode: Inode, descriptor: int) -> None:
+        self.inode = inode
+        self.descriptor = descriptor
+        self._entries: list[tuple[int, int, int, bytes]] = []
+        self._next = 0
+        self._position = 0
+
+    def seek(self, offset: int) -> None:
+        """Go to *offset*, one that an entry came with, or 0."""
+        if offset == 0 or offset != self._position:
+            os.lseek(self.descriptor, offset, os.SEEK_SET)
+            self._entries.clear()
+            self._next = 0
+            self._position = offset
+
+    def peek(self, buffer: ctypes.Array[ctypes.c_char]) -> tuple[int, int, int, bytes] | None:
+        """The next entry as (inode number, offset of the one behind it, type, name), or None.
+
+        *buffer* is used for getdents64(2) when none is at hand.
+        """
+        if self._next == len(self._entries):
+            filled = syscalls.getdents(self.descriptor, buffer)
+            self._entries = _parse(buffer, filled)
+            self._next = 0
+            if not filled:
+                return None
+        return self._entries[self._next]
+
+    def advance(self) -> None:
+        """Go past the entry that `peek` has returned."""
+        self._position = self._entries[self._next][1]
+        self._next += 1
+
+    def close(self, tree: Tree) -> None:
+        """Close the descriptor."""
+        tree.descriptors.held -= 1
+        os.close(self.descriptor)
+
+
+def _parse(buffer: ctypes.Array[ctypes.c_char], filled: int) -> list[tuple[int, int, int, bytes]]:
+    entries = []
+    data = buffer.raw[:filled]
+    unpack = syscalls.DIRENT64.unpack_from
+    start = 0
+    while start < filled:
+        inode, offset, length, kind = unpack(data, start)
+        name = data[start + 19 : data.index(b"\0", start + 19)]
+        entries.append((inode, offset, kind, name))
+        start += length
+    return entries
+
+
+Opened = TypeVar("Opened", OpenFile, OpenDirectory)
+
+
+class Handles(Generic[Opened]):
+    """A table of open things by handle: a number that is never used twice."""
+
+    __slots__ = ("_numbers", "_opened")
+
+    def __init__(self) -> None:
+        self._opened: dict[int, Opened] = {}
+        self._numbers = itertools.count(1)
+
+    def __len__(self) -> int:
+        return len(self._opened)
+
+    def add(self, opened: Opened) -> int:
+        """Keep *opened*; returns its handle."""
+        handle = next(self._numbers)
+        self._opened[handle] = opened
+        return handle
+
+    def get(self, handle: int) -> Opened:
+        """What *handle* names. Raises `OSError` ``EBADF`` for a handle that is not open."""
+        try:
+            return self._opened[handle]
+        except KeyError:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
+
+    def remove(self, handle: int) -> Opened | None:
+        """Take *handle* out of the table."""
+        return self._opened.pop(handle, None)
+
+    def clear(self) -> list[Opened]:
+        """Take everything out."""
+        opened = list(self._opened.values())
+        self._opened.clear()
+        return opened

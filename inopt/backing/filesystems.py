@@ -1,0 +1,76 @@
+"""The filesystems found below the root, one for each mount: how its inodes are reopened."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from inopt import syscalls
+
+# statfs(2) numbers of filesystems that write back to a server when a file is closed.
+_FLUSH_AT_CLOSE: Final = frozenset(
+    {
+        0x6969,  # nfs
+        0xFF534D42,  # cifs
+        0xFE534D42,  # smb2
+        0x65735546,  # fuse
+        0x00C36400,  # ceph
+        0x5346414F,  # afs
+        0x0BD00BD0,  # lustre
+    }
+)
+
+
+class Filesystem:
+    """One mount below (or at) the root.
+
+    ``descriptor`` is a descriptor on the mount for `syscalls.open_by_handle`, or -1 where file
+    handles do not work: then each known inode keeps a descriptor of its own.
+    """
+
+    __slots__ = ("descriptor", "device_major", "device_minor", "mount_id")
+
+    def __init__(
+        self, mount_id: int, device_major: int, device_minor: int, descriptor: int
+    ) -> None:
+        self.mount_id = mount_id
+        self.device_major = device_major
+        self.device_minor = device_minor
+        self.descriptor = descriptor
+
+    @property
+    def has_handles(self) -> bool:
+        """Whether inodes can be reopened by their file handle."""
+        return self.descriptor >= 0
+
+    def close(self) -> None:
+        """Give the mount up."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def mount_descriptor(directory: int) -> int:
+    """A descriptor that opens file handles of the mount that *directory* (``O_PATH``) is on.
+
+    Returns -1 where the filesystem has no file handles that can be opened again (overlayfs
+    without ``nfs_export``, many FUSE filesystems), or CAP_DAC_READ_SEARCH is missing.
+    """
+    try:
+        descriptor = os.open(
+            f"/proc/self/fd/{directory}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        )
+    except OSError:
+        return -1
+    try:
+        handle, _ = syscalls.name_to_handle(descriptor)
+        os.close(syscalls.open_by_handle(descriptor, handle, os.O_PATH | os.O_CLOEXEC))
+    except OSError:
+        os.close(descriptor)
+        return -1
+    return descriptor
+
+
+def flushes_at_close(kind: int) -> bool:
+    """Whether closing a file of a filesystem of this statfs type writes back to a server."""
+    return kind in _FLUSH_AT_CLOSE

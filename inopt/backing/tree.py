@@ -1,0 +1,276 @@
+"""The backing tree: every step is one name beneath a directory descriptor, nothing else.
+
+Paths are never built. An inode is reopened by its file handle; symbolic links are returned, never
+followed; ``..`` is only answered after walking up to the root. So nothing outside the root can be
+reached, whatever is renamed or replaced underneath meanwhile.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Final
+
+from inopt import syscalls
+from inopt.backing.descriptors import DescriptorCache
+from inopt.backing.filesystems import Filesystem, flushes_at_close, mount_descriptor
+from inopt.backing.inodes import ROOT_NODEID, Inode, InodeTable
+from inopt.wire.replies import Attributes
+
+_HANDLE_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_BTIME: Final = syscalls.STATX_BTIME
+
+
+def attributes_of(descriptor: int, name: bytes = b"") -> Attributes:
+    """The attributes of an open inode, or of a name beneath it (a link is not followed)."""
+    (
+        mask, block_size, attributes, links, user, group, mode, inode, size, blocks,
+        attributes_mask, atime, atime_ns, btime, btime_ns, ctime, ctime_ns, mtime, mtime_ns,
+        rdev_major, rdev_minor, dev_major, dev_minor, mount_id,
+    ) = syscalls.statx(descriptor, name)  # fmt: skip
+    return Attributes(
+        inode, size, blocks, atime, mtime, ctime, btime, atime_ns, mtime_ns, ctime_ns, btime_ns,
+        mode, links, user, group, rdev_major, rdev_minor, block_size, bool(mask & _BTIME),
+        attributes, attributes_mask, dev_major, dev_minor, mount_id,
+    )  # fmt: skip
+
+
+def key_of(attributes: Attributes) -> tuple[int, int, int, int]:
+    """What tells a backing inode from all others of this moment."""
+    return (
+        attributes.mount_id,
+        attributes.dev_major,
+        attributes.dev_minor,
+        attributes.inode,
+    )
+
+
+class Tree:
+    """One directory and all that is below it.
+
+    Parameters: *source*, the directory; *budget*, how many descriptors the daemon may hold.
+    Raises `OSError` if *source* cannot be opened as a directory.
+    """
+
+    def __init__(self, source: str, budget: int) -> None:
+        descriptor = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        attributes = attributes_of(descriptor)
+        root_filesystem = Filesystem(
+            attributes.mount_id,
+            attributes.dev_major,
+            attributes.dev_minor,
+            mount_descriptor(descriptor),
+        )
+        handle = syscalls.name_to_handle(descriptor)[0] if root_filesystem.has_handles else b""
+        root = Inode(ROOT_NODEID, attributes.inode, root_filesystem, handle, descriptor)
+        root.lookups = 1
+        self.root = root
+        self.table = InodeTable(root)
+        self.descriptors = DescriptorCache(budget)
+        self._filesystems = {attributes.mount_id: root_filesystem}
+        self._root_key = key_of(attributes)
+        self.flushes_at_close = flushes_at_close(syscalls.filesystem_type(descriptor))
+
+    @property
+    def has_handles(self) -> bool:
+        """Whether the root's filesystem has file handles (else each known inode costs an fd)."""
+        return self.root.filesystem.has_handles
+
+    def close(self) -> None:
+        """Close every descriptor. No request may be running."""
+        for inode in self.table.snapshot():
+            if inode.descriptor >= 0:
+                os.close(inode.descriptor)
+                inode.descriptor = -1
+        self.descriptors.close()
+        for filesystem in self._filesystems.values():
+            filesystem.close()
+
+    # --- from a name to an inode ---------------------------------------------------------------
+
+    def resolve(self, parent: Inode, name: bytes) -> tuple[Inode, Attributes]:
+        """Look *name* up in *parent*, and count the lookup."""
+        if name in (b".", b".."):
+            return self._resolve_dots(parent, name)
+        return self.resolve_at(self.descriptor(parent), name)
+
+    def resolve_at(self, directory: int, name: bytes) -> tuple[Inode, Attributes]:
+        """Look *name* (not a dot) up beneath a directory's descriptor, and count the lookup."""
+        return self.adopt(os.open(name, _HANDLE_FLAGS, dir_fd=directory))
+
+    def adopt(self, descriptor: int) -> tuple[Inode, Attributes]:
+        """Count a lookup of what *descriptor* (``O_PATH``) is; the descriptor is taken over."""
+        try:
+            attributes = attributes_of(descriptor)
+            inode = self._adopt(descriptor, attributes)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if inode.descriptor < 0:
+            self.descriptors.put(inode.nodeid, descriptor)
+        elif inode.descriptor != descriptor:
+            os.close(descriptor)
+        return inode, attributes
+
+    def adopt_open(self, descriptor: int) -> tuple[Inode, Attributes]:
+        """Count a lookup of an inode just created; the descriptor stays the caller's.
+
+        An inode without a name (``O_TMPFILE``) is pinned.
+        """
+        attributes = attributes_of(descriptor)
+        if self.has_handles and attributes.links:
+            return self._adopt(descriptor, attributes), attributes
+        pinned = os.open(f"/proc/self/fd/{descriptor}", os.O_PATH | os.O_CLOEXEC)
+        inode, attributes = self.adopt(pinned)
+        if not attributes.links:
+            self._pin(inode)
+        return inode, attributes
+
+    def _adopt(self, descriptor: int, attributes: Attributes) -> Inode:
+        filesystem = self._filesystems.get(attributes.mount_id)
+        if filesystem is None:
+            filesystem = self._enter(descriptor, attributes)
+        handle = b""
+        if filesystem.descriptor >= 0:
+            try:
+                handle = syscalls.name_to_handle(descriptor)[0]
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EOVERFLOW):
+                    raise
+        key = key_of(attributes)
+        if key == self._root_key:
+            return self.root
+        inode, new, replaced = self.table.adopt(key, filesystem, handle, descriptor)
+        if replaced is not None:
+            self._drop(replaced)
+        if new and inode.descriptor >= 0:
+            self.descriptors.held += 1
+        return inode
+
+    def _enter(self, descriptor: int, attributes: Attributes) -> Filesystem:
+        """Meet another mount below the root."""
+        filesystem = Filesystem(
+            attributes.mount_id,
+            attributes.dev_major,
+            attributes.dev_minor,
+            mount_descriptor(descriptor),
+        )
+        present = self._filesystems.setdefault(attributes.mount_id, filesystem)
+        if present is not filesystem:
+            filesystem.close()
+        return present
+
+    def _resolve_dots(self, parent: Inode, name: bytes) -> tuple[Inode, Attributes]:
+        """``.`` and ``..`` are only asked for by an NFS server that has lost its dentries."""
+        if name == b"." or parent is self.root:
+            if parent is not self.root:
+                self.table.count_again(parent)
+            return parent, self.attributes(parent)
+        above = os.open(b"..", _HANDLE_FLAGS, dir_fd=self.descriptor(parent))
+        try:
+            self._require_below_root(above)
+        except BaseException:
+            os.close(above)
+            raise
+        return self.adopt(above)
+
+    def _require_below_root(self, directory: int) -> None:
+        """Raise ``ESTALE`` unless walking up from *directory* meets the root."""
+        step = os.dup(directory)
+        try:
+            key = key_of(attributes_of(step))
+            while key != self._root_key:
+                above = os.open(b"..", _HANDLE_FLAGS, dir_fd=step)
+                os.close(step)
+                step = above
+                previous, key = key, key_of(attributes_of(step))
+                if key == previous:
+                    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        finally:
+            os.close(step)
+
+    # --- from an inode to a descriptor ---------------------------------------------------------
+
+    def descriptor(self, inode: Inode) -> int:
+        """An ``O_PATH`` descriptor of *inode*, good until the present request ends.
+
+        Raises `OSError` ``ESTALE`` if the inode is gone.
+        """
+        descriptor = inode.descriptor
+        if descriptor >= 0:
+            return descriptor
+        descriptor = self.descriptors.get(inode.nodeid)
+        if descriptor >= 0:
+            return descriptor
+        descriptor = syscalls.open_by_handle(
+            inode.filesystem.descriptor, inode.handle, _HANDLE_FLAGS
+        )
+        return self.descriptors.put(inode.nodeid, descriptor)
+
+    def path(self, inode: Inode) -> bytes:
+        """A path that leads to *inode* itself, for calls that take no descriptor (proc(5))."""
+        return b"/proc/self/fd/%d" % self.descriptor(inode)
+
+    def open(self, inode: Inode, flags: int) -> int:
+        """Open *inode* with the flags of open(2); the descriptor is the caller's."""
+        if inode.descriptor < 0:
+            return syscalls.open_by_handle(
+                inode.filesystem.descriptor, inode.handle, flags | os.O_CLOEXEC
+            )
+        return os.open(b"/proc/self/fd/%d" % inode.descriptor, flags & ~os.O_NOFOLLOW)
+
+    def attributes(self, inode: Inode) -> Attributes:
+        """The attributes of *inode* now."""
+        return attributes_of(self.descriptor(inode))
+
+    # --- the ends of an inode ------------------------------------------------------------------
+
+    def probe(self, directory: Inode, name: bytes) -> int:
+        """An ``O_PATH`` descriptor of what is about to lose the name *name*; -1 if none has it."""
+        try:
+            return os.open(name, _HANDLE_FLAGS, dir_fd=self.descriptor(directory))
+        except OSError:
+            return -1
+
+    def pin_if_unlinked(self, descriptor: int) -> None:
+        """Keep a known inode reachable that has just lost its last name.
+
+        *descriptor* is from `probe`, and is taken over. A file handle is of no use any more once
+        the last descriptor is closed, but the kernel may hold the inode open for long.
+        """
+        if descriptor < 0:
+            return
+        try:
+            attributes = attributes_of(descriptor)
+            if attributes.links:
+                return
+            inode = self.table.find(key_of(attributes))
+            if inode is None or inode.descriptor >= 0:
+                return
+            if syscalls.name_to_handle(descriptor)[0] != inode.handle:
+                return
+            inode.descriptor = descriptor
+            self.descriptors.held += 1
+            descriptor = -1
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    def _pin(self, inode: Inode) -> None:
+        if inode.descriptor < 0:
+            inode.descriptor = self.descriptors.take(inode.nodeid)
+            self.descriptors.held += 1
+
+    def forget(self, nodeid: int, count: int) -> None:
+        """Take back *count* lookups of *nodeid*; the last one frees the inode."""
+        inode = self.table.forget(nodeid, count)
+        if inode is not None:
+            self._drop(inode)
+
+    def _drop(self, inode: Inode) -> None:
+        self.descriptors.drop(inode.nodeid)
+        if inode.descriptor >= 0:
+            self.descriptors.held -= 1
+            # Another thread may have its number: it is closed like any evicted one.
+            descriptor, inode.descriptor = inode.descriptor, -1
+            self.descriptors.retire(descriptor)

@@ -1,0 +1,57 @@
+"""The ``inopt`` command: exit code 2 for the user's mistake, 1 for ours, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from inopt._version import __version__
+from inopt.cli.completion import completion
+from inopt.cli.doctor import doctor
+from inopt.cli.mount import mount
+from inopt.cli.stats import stats
+from inopt.cli.umount import umount
+from inopt.exceptions import InoptError
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: inopt mount mirror /srv/data /mnt && inopt stats /mnt",
+)
+@click.version_option(__version__, prog_name="inopt")
+def inopt() -> None:
+    """FUSE filesystems that stay out of the way: mount a directory under a policy."""
+
+
+for command in (mount, umount, stats, doctor, completion):
+    inopt.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        code = inopt.main(standalone_mode=False)
+    except click.ClickException as error:
+        where = (
+            error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "inopt"
+        )
+        _print(f"{error.format_message()} (see '{where} --help')")
+        code = 2
+    except click.Abort:
+        _print("interrupted")
+        code = 1
+    except InoptError as error:
+        _print(str(error))
+        code = error.exit_code
+    except OSError as error:
+        _print(f"{error.filename or 'system'}: {error.strerror or error}")
+        code = 1
+    except Exception as error:  # noqa: BLE001 - whatever it is, one line and exit code 1
+        _print(f"this is a bug of inopt: {type(error).__name__}: {error}")
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _print(message: str) -> None:
+    print("inopt: " + " ".join(message.split()), file=sys.stderr)  # noqa: T201

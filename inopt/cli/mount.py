@@ -1,0 +1,180 @@
+"""``inopt mount``: in the background by default, back in the shell when requests are served."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+import msgspec
+import trio
+
+from inopt.exceptions import InoptError, UsageError
+from inopt.kernel.dialects import Tier
+from inopt.kernel.options import parse_options
+from inopt.policy.load import load_policy, shipped_policies
+from inopt.session import logs, places
+from inopt.session.session import DEFAULT_BUDGET, DEFAULT_READERS, Settings, run
+
+
+class _Report(msgspec.Struct):
+    """What a background daemon tells the shell that started it; code 0: it serves."""
+
+    code: int
+    message: str = ""
+
+
+def _complete_policy(_context: Any, _parameter: Any, incomplete: str) -> list[str]:
+    return [name for name in shipped_policies() if name.startswith(incomplete)]
+
+
+@click.command(epilog="Example: inopt mount mirror /srv/data /mnt/data -o noatime --fd-budget 8192")
+@click.argument("policy", shell_complete=_complete_policy)
+@click.argument("source", type=click.Path())
+@click.argument("mountpoint", type=click.Path())
+@click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground, log to stderr.")
+@click.option(
+    "--tier",
+    type=click.Choice(["auto", "none", "rw", "inode"]),
+    default="auto",
+    show_default=True,
+    help="How much the kernel serves; auto is all it can, anything else is demanded.",
+)
+@click.option(
+    "-o", "options", multiple=True, metavar="OPT,…", help="Mount options, as of mount(8)."
+)
+@click.option(
+    "--fd-budget",
+    type=int,
+    metavar="N",
+    help=f"Descriptors the daemon may hold.  [default: {DEFAULT_BUDGET}]",
+)
+@click.option(
+    "--readers",
+    type=click.IntRange(1, 64),
+    default=DEFAULT_READERS,
+    show_default=True,
+    help="Most reader threads; more than one only while one is stuck in a system call.",
+)
+@click.option(
+    "--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True
+)
+@click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
+@click.option(
+    "--log-file",
+    type=click.Path(),
+    help="Where a daemon in the background logs.  [default: beside the control socket]",
+)
+def mount(
+    policy: str,
+    source: str,
+    mountpoint: str,
+    foreground: bool,
+    tier: str,
+    options: tuple[str, ...],
+    fd_budget: int | None,
+    readers: int,
+    log_format: str,
+    log_level: str,
+    log_file: str | None,
+) -> None:
+    """Mount SOURCE at MOUNTPOINT under POLICY (a file, or the name of a shipped policy)."""
+    loaded, path = load_policy(policy)
+    settings = Settings(
+        source=os.path.abspath(source),
+        mountpoint=os.path.abspath(mountpoint),
+        policy=loaded,
+        policy_path=os.path.abspath(path),
+        tier=None if tier == "auto" else Tier[tier.upper()],
+        options=parse_options(options),
+        fd_budget=fd_budget,
+        readers=readers,
+    )
+    if os.geteuid() != 0:
+        raise UsageError(
+            "mount: needs root: the bypass and acting as the caller need CAP_SYS_ADMIN"
+        )
+    if foreground:
+        logs.configure(sys.stderr, log_format, log_level)
+        _run(settings, lambda: None)
+    else:
+        log_path = os.path.abspath(log_file) if log_file else None
+        _run_in_background(settings, log_path, log_format, log_level)
+
+
+def _run(settings: Settings, ready: Callable[[], None]) -> None:
+    try:
+        trio.run(run, settings, ready, strict_exception_groups=False)
+    except BaseExceptionGroup as group:
+        raise _first(group) from group
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The error that matters of those that ended the session together."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _run_in_background(
+    settings: Settings, log_path: str | None, log_format: str, log_level: str
+) -> None:
+    reading, writing = os.pipe()
+    if os.fork():
+        os.close(writing)
+        _wait_for_daemon(reading)
+        return
+    os.close(reading)
+    _daemon(settings, writing, log_path, log_format, log_level)
+
+
+def _wait_for_daemon(reading: int) -> None:
+    with os.fdopen(reading, "rb") as pipe:
+        line = pipe.read()
+    if not line:
+        raise InoptError("the daemon died while starting: run again with --foreground to see why")
+    report = msgspec.json.decode(line, type=_Report)
+    if report.code == UsageError.exit_code:
+        raise UsageError(report.message)
+    if report.code:
+        raise InoptError(report.message)
+
+
+def _daemon(
+    settings: Settings, writing: int, log_path: str | None, log_format: str, log_level: str
+) -> NoReturn:
+    code = 0
+    own_log = log_path is None
+    try:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        os.close(null)
+        log_path = log_path or os.path.join(places.runtime_directory(), f"{os.getpid()}.log")
+        with open(log_path, "a", buffering=1, encoding="utf-8") as log:
+            os.chdir("/")
+            logs.configure(log, log_format, log_level)
+
+            def ready() -> None:
+                os.write(writing, msgspec.json.encode(_Report(0)))
+                os.close(writing)
+
+            _run(settings, ready)
+    except BaseException as error:  # noqa: BLE001 - the shell is told, whatever it is
+        code = error.exit_code if isinstance(error, InoptError) else 1
+        message = (
+            str(error) if isinstance(error, InoptError) else f"{type(error).__name__}: {error}"
+        )
+        try:
+            os.write(writing, msgspec.json.encode(_Report(code, message)))
+        except OSError:
+            own_log = False  # it was serving already: the log tells what happened
+            with open(log_path or os.devnull, "a", encoding="utf-8") as log:
+                log.write(f"{message}\n")
+    if own_log and log_path and os.path.exists(log_path):
+        os.unlink(log_path)
+    os._exit(code)

@@ -1,0 +1,116 @@
+"""The opcodes of attributes: of inodes, and of the filesystem."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from inopt import syscalls
+from inopt.backing.caller import acting_as
+from inopt.backing.inodes import Inode
+from inopt.backing.tree import attributes_of
+from inopt.handlers.serve.context import Context
+from inopt.wire import bodies, replies, uapi
+from inopt.wire.bodies import Header
+from inopt.wire.replies import Attributes
+
+_UNCHANGED: Final = -1
+
+
+def _attributes(context: Context, inode: Inode, handle: int | None) -> Attributes:
+    """The attributes of an inode, by the descriptor of an open file if there is one."""
+    if handle is not None:
+        try:
+            file = context.files.get(handle)
+        except OSError:
+            pass  # a directory's handle, of another table
+        else:
+            if file.descriptor >= 0 and file.inode is inode:
+                return attributes_of(file.descriptor)
+    return context.tree.attributes(inode)
+
+
+def getattr_(context: Context, header: Header, body: bodies.Getattr) -> bytes:
+    """GETATTR."""
+    inode = context.tree.table.get(header.nodeid)
+    handle = body.handle if body.flags & uapi.GETATTR_FH else None
+    return replies.attr(_attributes(context, inode, handle), context.validity, inode.number)
+
+
+def statx(context: Context, header: Header, body: bodies.Statx) -> bytes:
+    """STATX: like GETATTR, with the time of birth."""
+    inode = context.tree.table.get(header.nodeid)
+    handle = body.handle if body.getattr_flags & uapi.GETATTR_FH else None
+    return replies.statx(_attributes(context, inode, handle), context.validity, 0, inode.number)
+
+
+def setattr_(context: Context, header: Header, body: bodies.Setattr) -> bytes:
+    """SETATTR: owner, mode, size and times, in the order in which one could undo another."""
+    tree = context.tree
+    inode = tree.table.get(header.nodeid)
+    valid = body.valid
+    if valid & (uapi.FATTR_UID | uapi.FATTR_GID):
+        os.chown(
+            tree.path(inode),
+            body.uid if valid & uapi.FATTR_UID else _UNCHANGED,
+            body.gid if valid & uapi.FATTR_GID else _UNCHANGED,
+        )
+    if valid & uapi.FATTR_MODE:
+        os.chmod(tree.path(inode), body.mode & 0o7777)
+    if valid & uapi.FATTR_SIZE:
+        _truncate(context, header, body, inode)
+    if valid & (uapi.FATTR_ATIME | uapi.FATTR_MTIME):
+        _set_times(tree.descriptor(inode), body)
+    handle = body.handle if valid & uapi.FATTR_FH else None
+    return replies.attr(_attributes(context, inode, handle), context.validity, inode.number)
+
+
+def _truncate(context: Context, header: Header, body: bodies.Setattr, inode: Inode) -> None:
+    """Set the size as the caller, whose privileges decide about set-id bits and quota."""
+    if body.valid & uapi.FATTR_FH:
+        descriptor = context.files.get(body.handle).fileno(context.tree)
+        with acting_as(header.uid, header.gid):
+            os.ftruncate(descriptor, body.size)
+        return
+    descriptor = context.tree.open(inode, os.O_WRONLY)
+    try:
+        with acting_as(header.uid, header.gid):
+            os.ftruncate(descriptor, body.size)
+    finally:
+        os.close(descriptor)
+
+
+def _set_times(descriptor: int, body: bodies.Setattr) -> None:
+    valid = body.valid
+    access = modification = (0, syscalls.UTIME_OMIT)
+    if valid & uapi.FATTR_ATIME_NOW:
+        access = (0, syscalls.UTIME_NOW)
+    elif valid & uapi.FATTR_ATIME:
+        access = (body.atime_seconds, body.atime_nanoseconds)
+    if valid & uapi.FATTR_MTIME_NOW:
+        modification = (0, syscalls.UTIME_NOW)
+    elif valid & uapi.FATTR_MTIME:
+        modification = (body.mtime_seconds, body.mtime_nanoseconds)
+    syscalls.set_times(descriptor, *access, *modification)
+
+
+def readlink(context: Context, header: Header, _body: bodies.Readlink) -> bytes:
+    """READLINK: the target as it is; following it is the kernel's business."""
+    tree = context.tree
+    return os.readlink(b"", dir_fd=tree.descriptor(tree.table.get(header.nodeid)))
+
+
+def statfs(context: Context, header: Header, _body: bodies.Statfs) -> bytes:
+    """STATFS."""
+    tree = context.tree
+    status = os.statvfs(tree.descriptor(tree.table.get(header.nodeid)))
+    return replies.statfs(
+        status.f_blocks,
+        status.f_bfree,
+        status.f_bavail,
+        status.f_files,
+        status.f_ffree,
+        status.f_bsize,
+        status.f_namemax,
+        status.f_frsize,
+    )

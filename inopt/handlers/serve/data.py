@@ -1,0 +1,161 @@
+"""The opcodes of open regular files."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from typing import Final
+
+from inopt import syscalls
+from inopt.backing.caller import acting_as
+from inopt.backing.files import OpenFile
+from inopt.backing.inodes import Inode
+from inopt.handlers.serve.context import Context, fail
+from inopt.wire import bodies, replies, uapi
+from inopt.wire.bodies import Header
+
+# Who opens the backing file is the daemon, so these are not passed on as they are: names are
+# resolved, truncation is done as the caller, and where appends go is told by each WRITE.
+_NOT_PASSED: Final = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_NOFOLLOW | os.O_APPEND
+_COPY_LIMIT: Final = 64 << 20  # so that an interrupted copy ends soon
+
+
+def backing_flags(context: Context, flags: int) -> int:
+    """The open(2) flags for the backing file of an open with *flags*."""
+    passed = flags & ~_NOT_PASSED
+    if context.no_atime:
+        passed |= os.O_NOATIME
+    if context.reads_back and passed & os.O_ACCMODE == os.O_WRONLY:
+        passed = passed & ~os.O_ACCMODE | os.O_RDWR
+    return passed
+
+
+def open_file(context: Context, header: Header, body: bodies.Open) -> bytes:
+    """OPEN: the inode's first open decides whether this and all others bypass."""
+    tree = context.tree
+    inode = tree.table.get(header.nodeid)
+    flags = backing_flags(context, body.flags)
+    truncates = body.flags & os.O_TRUNC
+    if truncates and flags & os.O_ACCMODE == os.O_RDONLY:
+        flags |= os.O_RDWR
+    try:
+        descriptor = tree.open(inode, flags)
+    except PermissionError:
+        # An append-only file (chattr +a) can only be opened for appending.
+        if not body.flags & os.O_APPEND:
+            raise
+        descriptor = tree.open(inode, flags | os.O_APPEND)
+    if truncates:
+        try:
+            with acting_as(header.uid, header.gid):
+                os.ftruncate(descriptor, 0)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return finish_open(context, inode, body.flags, descriptor)
+
+
+def finish_open(context: Context, inode: Inode, flags: int, descriptor: int) -> bytes:
+    """Answer an open: the reply's payload. *descriptor* is taken over."""
+    tree = context.tree
+    try:
+        backing_id = context.attachments.opened(
+            inode, descriptor, writes=flags & os.O_ACCMODE != os.O_RDONLY
+        )
+    except BaseException:
+        os.close(descriptor)
+        raise
+    if backing_id:
+        # The kernel has the file now; a descriptor is opened again if one should be needed.
+        os.close(descriptor)
+        descriptor = -1
+    else:
+        tree.descriptors.held += 1
+        if flags & os.O_DIRECT:
+            # The caller's alignment is not ours.
+            fcntl.fcntl(
+                descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~os.O_DIRECT
+            )
+    handle = context.files.add(OpenFile(inode, backing_flags(context, flags), descriptor))
+    return context.dialect.open(handle, uapi.FOPEN_NOFLUSH if context.no_flush else 0, backing_id)
+
+
+def read(context: Context, _header: Header, body: bodies.Read) -> bytes:
+    """READ."""
+    file = context.files.get(body.handle)
+    return os.pread(file.fileno(context.tree), body.size, body.offset)
+
+
+def write(context: Context, header: Header, body: bodies.Write) -> bytes:
+    """WRITE, as the caller: set-id bits, reserved blocks and quotas are then as they should be."""
+    descriptor = context.files.get(body.handle).fileno(context.tree)
+    if body.write_flags & uapi.WRITE_CACHE:
+        # Written back from the page cache: nobody's in particular.
+        return replies.write(os.pwrite(descriptor, body.data, body.offset))
+    # An appending write goes to the end that the backing file has at that moment.
+    flags = os.RWF_APPEND if body.flags & os.O_APPEND else 0
+    if header.uid == 0 and header.gid == 0:
+        return replies.write(os.pwritev(descriptor, (body.data,), body.offset, flags))
+    with acting_as(header.uid, header.gid):
+        return replies.write(os.pwritev(descriptor, (body.data,), body.offset, flags))
+
+
+def flush(context: Context, _header: Header, body: bodies.Flush) -> bytes:
+    """FLUSH: only a filesystem that writes back at close(2) has anything to do, or to report."""
+    if context.no_flush:
+        fail(errno.ENOSYS)
+    file = context.files.get(body.handle)
+    if file.descriptor >= 0 or file.flags & os.O_ACCMODE != os.O_RDONLY:
+        os.close(os.dup(file.fileno(context.tree)))
+    return b""
+
+
+def release(context: Context, _header: Header, body: bodies.Release) -> bytes:
+    """RELEASE."""
+    context.close_file(body.handle)
+    return b""
+
+
+def fsync(context: Context, _header: Header, body: bodies.Fsync) -> bytes:
+    """FSYNC."""
+    descriptor = context.files.get(body.handle).fileno(context.tree)
+    if body.fsync_flags & uapi.FSYNC_FDATASYNC:
+        os.fdatasync(descriptor)
+    else:
+        os.fsync(descriptor)
+    return b""
+
+
+def lseek(context: Context, _header: Header, body: bodies.Lseek) -> bytes:
+    """LSEEK: data and holes; the daemon's own position means nothing."""
+    descriptor = context.files.get(body.handle).fileno(context.tree)
+    return replies.lseek(os.lseek(descriptor, body.offset, body.whence))
+
+
+def fallocate(context: Context, header: Header, body: bodies.Fallocate) -> bytes:
+    """FALLOCATE, with all modes that the kernel's client and the backing filesystem take."""
+    descriptor = context.files.get(body.handle).fileno(context.tree)
+    with acting_as(header.uid, header.gid):
+        syscalls.fallocate(descriptor, body.mode, body.offset, body.length)
+    return b""
+
+
+def _copy(context: Context, header: Header, body: bodies.CopyFileRange) -> int:
+    tree = context.tree
+    source = context.files.get(body.handle_in).fileno(tree)
+    target = context.files.get(body.handle_out).fileno(tree)
+    with acting_as(header.uid, header.gid):
+        return syscalls.copy_file_range(
+            source, body.offset_in, target, body.offset_out, min(body.length, _COPY_LIMIT)
+        )
+
+
+def copy_file_range(context: Context, header: Header, body: bodies.CopyFileRange) -> bytes:
+    """COPY_FILE_RANGE."""
+    return replies.copy_file_range(_copy(context, header, body))
+
+
+def copy_file_range_64(context: Context, header: Header, body: bodies.CopyFileRange) -> bytes:
+    """COPY_FILE_RANGE_64 (7.45)."""
+    return replies.copy_file_range_64(_copy(context, header, body))

@@ -1,0 +1,110 @@
+"""Extended attributes, ACLs among them, and the few ioctls that mean something for a file."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from typing import Final
+
+from inopt.backing.caller import acting_as
+from inopt.backing.inodes import Inode
+from inopt.handlers.serve.context import Context, fail, require_room
+from inopt.wire import bodies, replies, uapi
+from inopt.wire.bodies import Header
+
+_ACL_PREFIX: Final = b"system.posix_acl_"
+_TRUSTED_PREFIX: Final = "trusted."
+
+# linux/fs.h; the kernel's client sends the first two with 4 bytes though they say 8.
+_FS_IOC_GETFLAGS: Final = 0x80086601
+_FS_IOC_SETFLAGS: Final = 0x40086602
+_FS_IOC_FSGETXATTR: Final = 0x801C581F
+_FS_IOC_FSSETXATTR: Final = 0x401C5820
+_FS_IOC32_GETFLAGS: Final = 0x80046601
+_FS_IOC32_SETFLAGS: Final = 0x40046602
+_READING: Final = {
+    _FS_IOC_GETFLAGS: _FS_IOC_GETFLAGS,
+    _FS_IOC32_GETFLAGS: _FS_IOC_GETFLAGS,
+    _FS_IOC_FSGETXATTR: _FS_IOC_FSGETXATTR,
+}
+_WRITING: Final = {
+    _FS_IOC_SETFLAGS: _FS_IOC_SETFLAGS,
+    _FS_IOC32_SETFLAGS: _FS_IOC_SETFLAGS,
+    _FS_IOC_FSSETXATTR: _FS_IOC_FSSETXATTR,
+}
+_LARGEST_ARGUMENT: Final = 28  # struct fsxattr
+
+
+def getxattr(context: Context, header: Header, body: bodies.Getxattr) -> bytes:
+    """GETXATTR; a size of 0 asks how long the value is."""
+    tree = context.tree
+    value = os.getxattr(tree.path(tree.table.get(header.nodeid)), body.name)
+    if not body.size:
+        return replies.xattr_size(len(value))
+    require_room(len(value), body.size)
+    return value
+
+
+def listxattr(context: Context, header: Header, body: bodies.Listxattr) -> bytes:
+    """LISTXATTR; ``trusted.`` names are root's alone, as xattr(7) has it."""
+    tree = context.tree
+    names = os.listxattr(tree.path(tree.table.get(header.nodeid)))
+    listed = b"".join(
+        os.fsencode(name) + b"\0"
+        for name in names
+        if header.uid == 0 or not name.startswith(_TRUSTED_PREFIX)
+    )
+    if not body.size:
+        return replies.xattr_size(len(listed))
+    require_room(len(listed), body.size)
+    return listed
+
+
+def setxattr(context: Context, header: Header, body: bodies.Setxattr) -> bytes:
+    """SETXATTR. The kernel has checked who may, except for ACLs on kernels before 6.2."""
+    tree = context.tree
+    inode = tree.table.get(header.nodeid)
+    _require_owner_for_acl(context, header, inode, body.name)
+    path = tree.path(inode)
+    if body.setxattr_flags & uapi.SETXATTR_ACL_KILL_SGID:
+        # The caller is not in the file's group: done as the caller, the bit goes.
+        with acting_as(header.uid, header.gid):
+            os.setxattr(path, body.name, body.value, body.flags)
+    else:
+        os.setxattr(path, body.name, body.value, body.flags)
+    return b""
+
+
+def removexattr(context: Context, header: Header, body: bodies.Removexattr) -> bytes:
+    """REMOVEXATTR."""
+    tree = context.tree
+    inode = tree.table.get(header.nodeid)
+    _require_owner_for_acl(context, header, inode, body.name)
+    os.removexattr(tree.path(inode), body.name)
+    return b""
+
+
+def _require_owner_for_acl(context: Context, header: Header, inode: Inode, name: bytes) -> None:
+    if not name.startswith(_ACL_PREFIX) or header.uid == 0:
+        return
+    if context.tree.attributes(inode).uid != header.uid:
+        fail(errno.EPERM)
+
+
+def ioctl(context: Context, _header: Header, body: bodies.Ioctl) -> bytes:
+    """IOCTL: inode flags (chattr, lsattr) and project ids; others are ``ENOTTY``."""
+    if body.flags & uapi.IOCTL_DIR:
+        descriptor = context.directories.get(body.handle).descriptor
+    else:
+        descriptor = context.files.get(body.handle).fileno(context.tree)
+    argument = bytearray(_LARGEST_ARGUMENT)
+    if body.command in _READING:
+        fcntl.ioctl(descriptor, _READING[body.command], argument)
+        return replies.ioctl(0, data=bytes(argument[: body.output_size]))
+    if body.command in _WRITING:
+        given = min(len(body.data), _LARGEST_ARGUMENT)
+        argument[:given] = body.data[:given]
+        fcntl.ioctl(descriptor, _WRITING[body.command], argument)
+        return replies.ioctl(0)
+    fail(errno.ENOTTY)

@@ -1,0 +1,220 @@
+"""LOOKUP and FORGET, and the opcodes that make, move and remove names."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from inopt import syscalls
+from inopt.backing.caller import create_as
+from inopt.handlers.serve.context import Context, fail
+from inopt.handlers.serve.data import backing_flags, finish_open
+from inopt.wire import bodies, replies
+from inopt.wire.attributes import decode_rdev
+from inopt.wire.bodies import Header
+
+Made = TypeVar("Made")
+
+_RENAME_NOREPLACE: Final = 1
+_RENAME_EXCHANGE: Final = 2
+
+
+def lookup(context: Context, header: Header, body: bodies.Lookup) -> bytes:
+    """LOOKUP: a name in a directory becomes an inode."""
+    tree = context.tree
+    try:
+        inode, attributes = tree.resolve(tree.table.get(header.nodeid), body.name)
+    except FileNotFoundError:
+        if context.negative is None:
+            raise
+        return context.negative
+    return context.entry(inode, attributes)
+
+
+def forget(context: Context, header: Header, body: bodies.Forget) -> None:
+    """FORGET: the kernel drops lookups of one inode."""
+    context.tree.forget(header.nodeid, body.count)
+
+
+def batch_forget(context: Context, _header: Header, body: bodies.BatchForget) -> None:
+    """BATCH_FORGET: the kernel drops lookups of many inodes."""
+    drop = context.tree.forget
+    for nodeid, count in body.items:
+        drop(nodeid, count)
+
+
+def _make(
+    context: Context,
+    header: Header,
+    name: bytes,
+    umask: int,
+    extensions: bodies.Extensions,
+    make: Callable[[int], None],
+) -> bytes:
+    """Run *make*, which creates *name* under a directory descriptor, as the caller."""
+    tree = context.tree
+    parent = tree.table.get(header.nodeid)
+    directory = tree.descriptor(parent)
+    create_as(
+        header.uid,
+        header.gid,
+        extensions.groups,
+        header.pid,
+        lambda: _with_umask(umask, lambda: make(directory)),
+    )
+    return context.entry(*tree.resolve(parent, name))
+
+
+def _with_umask(umask: int, make: Callable[[], Made]) -> Made:
+    # The umask is this thread's own (CLONE_FS), and a default ACL replaces it (umask(2)).
+    earlier = os.umask(umask)
+    try:
+        return make()
+    finally:
+        os.umask(earlier)
+
+
+def mknod(context: Context, header: Header, body: bodies.Mknod) -> bytes:
+    """MKNOD: a file, fifo, socket or device."""
+    device = os.makedev(*decode_rdev(body.rdev))
+    return _make(
+        context,
+        header,
+        body.name,
+        body.umask,
+        body.extensions,
+        lambda directory: os.mknod(body.name, body.mode, device, dir_fd=directory),
+    )
+
+
+def mkdir(context: Context, header: Header, body: bodies.Mkdir) -> bytes:
+    """MKDIR."""
+    return _make(
+        context,
+        header,
+        body.name,
+        body.umask,
+        body.extensions,
+        lambda directory: os.mkdir(body.name, body.mode, dir_fd=directory),
+    )
+
+
+def symlink(context: Context, header: Header, body: bodies.Symlink) -> bytes:
+    """SYMLINK."""
+    return _make(
+        context,
+        header,
+        body.name,
+        0,
+        body.extensions,
+        lambda directory: os.symlink(body.target, body.name, dir_fd=directory),
+    )
+
+
+def create(context: Context, header: Header, body: bodies.Create) -> bytes:
+    """CREATE: make a regular file and open it.
+
+    The kernel has looked the name up and not found it. If it is there by now, ``ESTALE`` makes
+    the kernel look again, check permissions and open it as any other file.
+    """
+    flags = backing_flags(context, body.flags) | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    try:
+        return _create(context, header, body, body.name, flags)
+    except FileExistsError:
+        if body.flags & os.O_EXCL:
+            raise
+        fail(errno.ESTALE)
+
+
+def tmpfile(context: Context, header: Header, body: bodies.Create) -> bytes:
+    """TMPFILE: make a regular file without a name and open it."""
+    flags = backing_flags(context, body.flags) | os.O_TMPFILE | body.flags & os.O_EXCL
+    return _create(context, header, body, b".", flags)
+
+
+def _create(
+    context: Context, header: Header, body: bodies.Create, name: bytes, flags: int
+) -> bytes:
+    tree = context.tree
+    directory = tree.descriptor(tree.table.get(header.nodeid))
+    mode = body.mode & 0o7777
+    descriptor = create_as(
+        header.uid,
+        header.gid,
+        body.extensions.groups,
+        header.pid,
+        lambda: _with_umask(body.umask, lambda: os.open(name, flags, mode, dir_fd=directory)),
+    )
+    try:
+        inode, attributes = tree.adopt_open(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    try:
+        opened = finish_open(context, inode, body.flags, descriptor)
+    except BaseException:
+        tree.forget(inode.nodeid, 1)
+        raise
+    return replies.create(context.entry(inode, attributes), opened)
+
+
+def link(context: Context, header: Header, body: bodies.Link) -> bytes:
+    """LINK: another name for an inode."""
+    tree = context.tree
+    parent = tree.table.get(header.nodeid)
+    inode = tree.table.get(body.old_nodeid)
+    syscalls.link_descriptor(tree.descriptor(inode), tree.descriptor(parent), body.name)
+    return context.entry(*tree.resolve(parent, body.name))
+
+
+def unlink(context: Context, header: Header, body: bodies.Unlink) -> bytes:
+    """UNLINK."""
+    return _remove(context, header, body.name, os.unlink)
+
+
+def rmdir(context: Context, header: Header, body: bodies.Rmdir) -> bytes:
+    """RMDIR."""
+    return _remove(context, header, body.name, os.rmdir)
+
+
+def _remove(context: Context, header: Header, name: bytes, remove: Callable[..., None]) -> bytes:
+    tree = context.tree
+    parent = tree.table.get(header.nodeid)
+    victim = tree.probe(parent, name)
+    try:
+        remove(name, dir_fd=tree.descriptor(parent))
+    except BaseException:
+        _close(victim)
+        raise
+    tree.pin_if_unlinked(victim)
+    return b""
+
+
+def rename(context: Context, header: Header, body: bodies.Rename) -> bytes:
+    """RENAME and RENAME2, with all flags that the backing filesystem takes."""
+    tree = context.tree
+    old_parent = tree.table.get(header.nodeid)
+    new_parent = tree.table.get(body.new_directory)
+    victim = -1
+    if not body.flags & (_RENAME_NOREPLACE | _RENAME_EXCHANGE):
+        victim = tree.probe(new_parent, body.new_name)
+    try:
+        syscalls.renameat2(
+            tree.descriptor(old_parent),
+            body.name,
+            tree.descriptor(new_parent),
+            body.new_name,
+            body.flags,
+        )
+    except BaseException:
+        _close(victim)
+        raise
+    tree.pin_if_unlinked(victim)
+    return b""
+
+
+def _close(descriptor: int) -> None:
+    if descriptor >= 0:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""The contract with the running kernel: the device, mounting, dialects and negotiation."""

@@ -1,0 +1,78 @@
+"""/dev/fuse: one descriptor, from which requests are read and to which replies are written.
+
+Source: linux/fuse.h (ioctl numbers, ``struct fuse_backing_map``), fs/fuse/dev.c.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from typing import Final
+
+from inopt.exceptions import UsageError
+
+PATH: Final = "/dev/fuse"
+
+_CLONE: Final = 0x8004E500  # _IOR(229, 0, u32)
+_BACKING_OPEN: Final = 0x4010E501  # _IOW(229, 1, struct fuse_backing_map)
+_BACKING_CLOSE: Final = 0x4004E502  # _IOW(229, 2, u32)
+_BACKING_MAP: Final = struct.Struct("<iIQ")
+_U32: Final = struct.Struct("<I")
+
+
+class Device:
+    """An open /dev/fuse. Raises `UsageError` if it cannot be opened."""
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        if descriptor is None:
+            try:
+                descriptor = os.open(PATH, os.O_RDWR | os.O_CLOEXEC)
+            except OSError as error:
+                raise UsageError(_advice(error)) from error
+        self.descriptor = descriptor
+
+    def clone(self) -> Device:
+        """Another descriptor of the same session."""
+        descriptor = os.open(PATH, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.ioctl(descriptor, _CLONE, bytearray(_U32.pack(self.descriptor)))
+        except OSError:
+            os.close(descriptor)
+            raise
+        return Device(descriptor)
+
+    def backing_open(self, descriptor: int, ops_mask: int = 0) -> int:
+        """Register a backing file (mainline, Linux 6.9); returns its id, > 0.
+
+        Raises `OSError`: ``EPERM`` (not negotiated, or no CAP_SYS_ADMIN), ``ELOOP`` (stacked too
+        deep), ``EISDIR``/``EINVAL`` (not a regular file), ``EBADF``, ``ENOMEM``.
+        """
+        # With a mutable argument the result is the ioctl's, not the buffer.
+        argument = bytearray(_BACKING_MAP.pack(descriptor, 0, ops_mask))
+        backing_id: int = fcntl.ioctl(self.descriptor, _BACKING_OPEN, argument)
+        return backing_id
+
+    def backing_close(self, backing_id: int) -> None:
+        """Give an id back. Files open by it are not affected."""
+        fcntl.ioctl(self.descriptor, _BACKING_CLOSE, bytearray(_U32.pack(backing_id)))
+
+    def close(self) -> None:
+        """Close the descriptor; the last one of a session ends it."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def _advice(error: OSError) -> str:
+    match error.errno:
+        case errno.ENOENT | errno.ENODEV | errno.ENXIO:
+            way_out = "load the module with 'modprobe fuse', or give the container /dev/fuse"
+        case errno.EACCES | errno.EPERM:
+            way_out = "run as root, or let the device cgroup allow character device 10:229"
+        case _:
+            way_out = "see 'inopt doctor'"
+    return f"{PATH}: cannot be opened ({error.strerror}): {way_out}"

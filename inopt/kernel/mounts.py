@@ -1,0 +1,136 @@
+"""The mount table, mounting and unmounting.
+
+Source: proc(5) (mountinfo, its octal escapes), mount(2), umount2(2), linux/fuse.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from typing import Final
+
+import msgspec
+
+from inopt import syscalls
+from inopt.exceptions import InoptError, UsageError
+from inopt.kernel.device import Device
+from inopt.kernel.options import MountOptions
+
+KIND: Final = "fuse.inopt"
+MNT_DETACH: Final = 2
+_ROOT_MODE: Final = 0o40000
+_ESCAPE: Final = re.compile(r"\\([0-7]{3})")
+
+
+class Mounted(msgspec.Struct, frozen=True):
+    """One line of the mount table."""
+
+    mount_id: int
+    device_major: int
+    device_minor: int
+    mountpoint: str
+    kind: str
+    source: str
+
+
+def mount_table() -> list[Mounted]:
+    """All mounts of this process's namespace, in the order in which they were made."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        return [parse_mountinfo(line) for line in lines]
+
+
+def parse_mountinfo(line: str) -> Mounted:
+    """One line of /proc/self/mountinfo."""
+    words = line.rstrip("\n").split(" ")
+    after = words.index("-")
+    major, minor = words[2].split(":")
+    return Mounted(
+        int(words[0]),
+        int(major),
+        int(minor),
+        _unescape(words[4]),
+        words[after + 1],
+        _unescape(words[after + 2]),
+    )
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPE.sub(lambda found: chr(int(found[1], 8)), text)
+
+
+def find_mount(mountpoint: str) -> Mounted | None:
+    """The topmost mount at *mountpoint*, an absolute path; None if nothing is mounted there."""
+    found = None
+    for mounted in mount_table():
+        if mounted.mountpoint == mountpoint:
+            found = mounted
+    return found
+
+
+def locate(path: str) -> str:
+    """The absolute path of a mountpoint, without touching what is mounted there.
+
+    A dead or stuck mount answers no lstat(2), so only the parent's symbolic links are resolved,
+    and those of the last component only if nothing is mounted on it.
+    """
+    absolute = os.path.abspath(path)
+    parent, name = os.path.split(absolute)
+    candidate = os.path.join(os.path.realpath(parent), name)
+    if find_mount(candidate) is not None:
+        return candidate
+    return os.path.realpath(absolute)
+
+
+def is_inopt(mounted: Mounted) -> bool:
+    """Whether a line of the mount table is a mount of inopt."""
+    return mounted.kind == KIND
+
+
+def is_dead(mountpoint: str) -> bool:
+    """Whether the daemon behind *mountpoint* is gone: everything there answers ``ENOTCONN``."""
+    try:
+        os.statvfs(mountpoint)
+    except OSError as error:
+        return error.errno in (errno.ENOTCONN, errno.ECONNABORTED)
+    return False
+
+
+def mount(device: Device, source: str, mountpoint: str, options: MountOptions) -> None:
+    """Mount the session of *device* at *mountpoint*.
+
+    Mounted for all users, the kernel checks permissions. Raises `UsageError` without the
+    privilege, `InoptError` for what else mount(2) may refuse.
+    """
+    data = (
+        f"fd={device.descriptor},rootmode={_ROOT_MODE:o},user_id={os.geteuid()},"
+        f"group_id={os.getegid()},default_permissions,allow_other"
+    )
+    if options.max_read is not None:
+        data += f",max_read={options.max_read}"
+    try:
+        syscalls.mount(
+            os.fsencode(options.source_name or source),
+            os.fsencode(mountpoint),
+            f"fuse.{options.subtype}".encode(),
+            options.flags,
+            data.encode(),
+        )
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EACCES):
+            raise UsageError(
+                f"{mountpoint}: not allowed to mount here ({error.strerror}): run as root "
+                "(CAP_SYS_ADMIN)"
+            ) from error
+        raise InoptError(f"{mountpoint}: cannot be mounted: {error.strerror}") from error
+
+
+def unmount(mountpoint: str, *, lazy: bool = False) -> None:
+    """Unmount what is topmost at *mountpoint*. Raises `OSError`, ``EBUSY`` while it is in use."""
+    syscalls.umount(os.fsencode(mountpoint), MNT_DETACH if lazy else 0)
+
+
+def abort(device_minor: int) -> None:
+    """End a session at once: every request in it fails (/sys/fs/fuse/connections)."""
+    with open(f"/sys/fs/fuse/connections/{device_minor}/abort", "w", encoding="ascii") as file:
+        file.write("1")

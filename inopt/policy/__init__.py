@@ -1,0 +1,1 @@
+"""What bypasses: the YAML that users write, and what it means."""

@@ -1,0 +1,118 @@
+"""The control socket of one mount: a line of JSON in, a line of JSON out.
+
+A Unix socket below the runtime directory, mode 0600; besides, the kernel tells who is at the
+other end (``SO_PEERCRED``, unix(7)), and only root and the daemon's own user are answered.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+import structlog
+import trio
+
+from inopt.exceptions import InoptError, UsageError
+
+_log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
+_CREDENTIALS: Final = struct.Struct("3i")
+_LONGEST_LINE: Final = 64 << 10
+_PATIENCE: Final = 5.0  # seconds
+
+
+class Command(msgspec.Struct, frozen=True):
+    """What a client asks: the name of a command."""
+
+    command: str
+
+
+Commands = dict[str, Callable[[], dict[str, Any]]]
+
+
+async def serve(
+    path: str,
+    commands: Commands,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Answer *commands* by name on a socket at *path*, until cancelled."""
+    listening = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with listening:
+        if os.path.lexists(path):
+            os.unlink(path)  # of a daemon that was killed; its device number is free again
+        earlier = os.umask(0o177)
+        try:
+            await listening.bind(path)
+        finally:
+            os.umask(earlier)
+        listening.listen()
+        try:
+            task_status.started()
+            async with trio.open_nursery() as nursery:
+                while True:
+                    connection, _ = await listening.accept()
+                    nursery.start_soon(_answer, connection, commands)
+        finally:
+            if os.path.lexists(path):
+                os.unlink(path)
+
+
+async def _answer(connection: trio.socket.SocketType, commands: Commands) -> None:
+    with connection, trio.move_on_after(_PATIENCE):
+        packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid, user, _ = _CREDENTIALS.unpack(packed)
+        if user not in (0, os.geteuid()):
+            _log.warning("control request refused", pid=pid, uid=user)
+            return
+        stream = trio.SocketStream(connection)
+        try:
+            answer = _run(await _read_line(stream), commands)
+            await stream.send_all(msgspec.json.encode(answer) + b"\n")
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # the client has gone; nobody misses the answer
+
+
+async def _read_line(stream: trio.SocketStream) -> bytes:
+    line = b""
+    while not line.endswith(b"\n") and len(line) < _LONGEST_LINE:
+        more = await stream.receive_some(4096)
+        if not more:
+            break
+        line += more
+    return line
+
+
+def _run(line: bytes, commands: Commands) -> dict[str, Any]:
+    try:
+        command = msgspec.json.decode(line, type=Command)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return {"error": f"not a command: {error}"}
+    function = commands.get(command.command)
+    if function is None:
+        return {"error": f"unknown command {command.command!r}: known are {', '.join(commands)}"}
+    return function()
+
+
+def ask(path: str, command: str) -> dict[str, Any]:
+    """Ask the daemon behind the socket at *path*. Raises `UsageError`, `InoptError`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_PATIENCE)
+        try:
+            connection.connect(path)
+            connection.sendall(msgspec.json.encode(Command(command)) + b"\n")
+            answer = b""
+            while more := connection.recv(1 << 16):
+                answer += more
+        except PermissionError as error:
+            raise UsageError(f"{path}: not allowed: run as the user of the mount") from error
+        except OSError as error:
+            raise InoptError(f"{path}: the daemon does not answer ({error})") from error
+    if not answer:
+        raise UsageError(f"{path}: the daemon refused: run as root or as the user of the mount")
+    decoded: dict[str, Any] = msgspec.json.decode(answer, type=dict[str, Any])
+    if "error" in decoded:
+        raise InoptError(f"{path}: {decoded['error']}")
+    return decoded

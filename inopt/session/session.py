@@ -1,0 +1,306 @@
+"""One mount from beginning to end: mount, negotiate, serve, unmount."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import msgspec
+import structlog
+import trio
+
+from inopt import syscalls
+from inopt.backing.attach import Attachments
+from inopt.backing.descriptors import SMALLEST_BUDGET
+from inopt.backing.tree import Tree
+from inopt.exceptions import InoptError, UsageError
+from inopt.handlers.serve import Context, operations
+from inopt.kernel import mounts
+from inopt.kernel.device import Device
+from inopt.kernel.dialects import Tier
+from inopt.kernel.negotiate import Terms, Wishes, check_wishes, negotiate
+from inopt.kernel.options import MountOptions
+from inopt.kernel.probe import read_init
+from inopt.policy.model import Policy, seconds
+from inopt.session import control, places, stats
+from inopt.session.loop import INTERRUPT_SIGNAL, Loop
+from inopt.wire import replies
+from inopt.wire.replies import Validity
+from inopt.wire.requests import Decoder
+from inopt.wire.uapi import InitFlag
+
+_log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
+
+DEFAULT_BUDGET: Final = 4096
+DEFAULT_READERS: Final = 8
+_GRACE: Final = 10.0  # seconds that readers have to finish when the session has ended
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What to mount, where and how.
+
+    ``fd_budget`` is how many descriptors the daemon may hold, None for the default or the
+    system's limit, whichever is less. ``readers`` is the largest number of reader threads.
+    """
+
+    source: str
+    mountpoint: str
+    policy: Policy
+    policy_path: str
+    tier: Tier | None = None
+    options: MountOptions = MountOptions()
+    fd_budget: int | None = None
+    readers: int = DEFAULT_READERS
+
+
+class Session:
+    """A mounted session. Made by `mounted`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        mountpoint: str,
+        device: Device,
+        context: Context,
+        terms: Terms,
+    ) -> None:
+        self.settings = settings
+        self.mountpoint = mountpoint
+        self.terms = terms
+        self._context = context
+        self._device = device
+        self._started = time.monotonic()
+        self._ended = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        self._loop = Loop(
+            device,
+            Decoder(terms.minor, setxattr_ext=terms.has(InitFlag.SETXATTR_EXT)),
+            context,
+            operations(context),
+            settings.readers,
+            lambda: token.run_sync_soon(self._ended.set),
+        )
+        self._loop.start()
+        found = mounts.find_mount(mountpoint)
+        self.device_minor = found.device_minor if found is not None else -1
+
+    async def wait_ended(self) -> None:
+        """Wait until the kernel has ended the session: it is unmounted, or was aborted."""
+        await self._ended.wait()
+
+    def stats(self) -> dict[str, Any]:
+        """Counts by opcode and route, and the session's facts; see `inopt.session.stats`."""
+        return {
+            "mountpoint": self.mountpoint,
+            "source": self.settings.source,
+            "policy": self.settings.policy_path,
+        } | stats.snapshot(
+            self._context, self.terms, self._loop.counts, self._started, self._loop.active
+        )
+
+    async def unmount(self) -> None:
+        """Unmount; while the mount is in use, it is only detached and served to its last user."""
+        try:
+            await trio.to_thread.run_sync(mounts.unmount, self.mountpoint)
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return  # not mounted any more
+            _log.warning(
+                "in use: detached, and served until its last user is gone",
+                mountpoint=self.mountpoint,
+                error=error.strerror,
+            )
+            await trio.to_thread.run_sync(lambda: mounts.unmount(self.mountpoint, lazy=True))
+
+    def abort(self) -> None:
+        """End the session now: requests in flight fail."""
+        _log.warning("aborting", mountpoint=self.mountpoint)
+        mounts.abort(self.device_minor)
+
+    def close(self) -> None:
+        """Free everything, once the session has ended."""
+        if not self._loop.join(_GRACE):
+            _log.error("a request is stuck; its thread is left behind", mountpoint=self.mountpoint)
+            return
+        self._context.close()
+        self._device.close()
+
+
+def _descriptor_budget(wanted: int | None) -> int:
+    """Raise the soft limit of open files as far as it goes, and fit the budget into it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if wanted is None:
+        return min(DEFAULT_BUDGET, hard)
+    if wanted < SMALLEST_BUDGET:
+        raise UsageError(
+            f"--fd-budget {wanted}: too small to work with: use {SMALLEST_BUDGET} or more"
+        )
+    if wanted > hard:
+        raise UsageError(
+            f"--fd-budget {wanted}: above the hard limit of open files ({hard}): use less, or raise "
+            "it with 'ulimit -Hn' (systemd: LimitNOFILE=)"
+        )
+    return wanted
+
+
+def _wishes(settings: Settings) -> Wishes:
+    tier = settings.tier
+    if tier is None and os.environ.get("INOPT_NO_BYPASS", "") not in ("", "0"):
+        tier = Tier.NONE
+    required = Tier[settings.policy.require.upper()]
+    if tier is None and required > Tier.RW:
+        tier = required
+    if tier is not None and tier < required:
+        raise UsageError(
+            f"{settings.policy_path}: requires tier '{required.label}', but tier '{tier.label}' was "
+            "asked for: leave --tier (and INOPT_NO_BYPASS) out, or use another policy"
+        )
+    wishes = Wishes(
+        tier=tier,
+        acl=settings.options.acl,
+        writeback_cache=settings.options.writeback_cache,
+        max_stack_depth=settings.options.max_stack_depth,
+    )
+    check_wishes(wishes)
+    return wishes
+
+
+@asynccontextmanager
+async def mounted(settings: Settings) -> AsyncIterator[Session]:
+    """Mount, serve while the body runs, and unmount.
+
+    Raises `UsageError` for what the user can mend and `InoptError` for the rest; then nothing is
+    mounted and nothing left behind.
+    """
+    source = places.check_source(settings.source)
+    wishes = _wishes(settings)
+    budget = _descriptor_budget(settings.fd_budget)
+    mountpoint = places.check_mountpoint(settings.mountpoint, source)
+    settings = msgspec.structs.replace(settings, source=source)
+    _be_nobody_in_particular()
+    device = Device()
+    try:
+        tree = _open_tree(source, budget)
+        try:
+            mounts.mount(device, source, mountpoint, settings.options)
+            try:
+                session = _begin(settings, mountpoint, device, tree, wishes)
+            except BaseException:
+                mounts.unmount(mountpoint, lazy=True)
+                raise
+        except BaseException:
+            tree.close()
+            raise
+    except BaseException:
+        device.close()
+        raise
+    _log.info(
+        "mounted",
+        source=source,
+        mountpoint=mountpoint,
+        policy=settings.policy_path,
+        tier=session.terms.tier.label,
+        dialect=session.terms.dialect.name,
+        protocol=f"7.{session.terms.minor}",
+        fd_budget=budget,
+    )
+    if settings.tier is None and session.terms.tier is Tier.NONE:
+        _log.warning("no bypass on this kernel: the daemon serves everything; see 'inopt doctor'")
+    if not tree.has_handles:
+        _log.warning("no file handles here: each known inode costs a descriptor", source=source)
+    try:
+        yield session
+    finally:
+        with trio.CancelScope(shield=True):
+            if not session._ended.is_set():  # noqa: SLF001
+                await session.unmount()
+                await session.wait_ended()
+            await trio.to_thread.run_sync(session.close)
+        _log.info("unmounted", mountpoint=mountpoint)
+
+
+def _begin(
+    settings: Settings, mountpoint: str, device: Device, tree: Tree, wishes: Wishes
+) -> Session:
+    unique, offer = read_init(device)
+    terms = negotiate(offer, wishes, privileged=syscalls.has_capability(syscalls.CAP_SYS_ADMIN))
+    required = Tier[settings.policy.require.upper()]
+    if terms.tier < required:
+        raise UsageError(
+            f"{settings.policy_path}: requires tier '{required.label}', but this kernel gives "
+            f"'{terms.tier.label}': see 'inopt doctor'"
+        )
+    os.write(device.descriptor, replies.message(unique, terms.reply))
+    dialect = terms.dialect
+    if terms.tier >= Tier.RW:
+        attachments = Attachments(
+            lambda descriptor: dialect.register(device, descriptor),
+            lambda backing_id: dialect.release(device, backing_id),
+        )
+    else:
+        attachments = Attachments()
+    cache = settings.policy.cache
+    context = Context(
+        tree,
+        attachments,
+        dialect,
+        Validity.of(seconds(cache.entry), seconds(cache.attributes)),
+        negative_seconds=seconds(cache.negative),
+        no_atime=settings.options.noatime,
+        reads_back=terms.has(InitFlag.WRITEBACK_CACHE),
+    )
+    return Session(settings, mountpoint, device, context, terms)
+
+
+def _open_tree(source: str, budget: int) -> Tree:
+    try:
+        return Tree(source, budget)
+    except OSError as error:
+        raise UsageError(f"source '{source}': cannot be opened: {error.strerror}") from error
+
+
+def _be_nobody_in_particular() -> None:
+    """Drop what this process has inherited that would show in files made for others."""
+    os.umask(0)
+    if os.geteuid() == 0:
+        os.setgroups([])
+
+
+async def run(settings: Settings, ready: Callable[[], None]) -> None:
+    """Mount, call *ready* when requests are served, and serve until unmounted or told to stop.
+
+    SIGTERM, SIGINT and SIGHUP unmount; a second one aborts.
+    """
+    signal.signal(INTERRUPT_SIGNAL, lambda *_: None)
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async with mounted(settings) as session, trio.open_nursery() as nursery:
+            await nursery.start(
+                control.serve,
+                places.control_path(session.device_minor),
+                {"stats": session.stats},
+            )
+            nursery.start_soon(_obey, signals, session, nursery)
+            try:
+                ready()
+            except OSError as error:
+                raise InoptError(f"cannot report readiness: {error.strerror}") from error
+            await session.wait_ended()
+            nursery.cancel_scope.cancel()
+
+
+async def _obey(signals: AsyncIterator[int], session: Session, nursery: trio.Nursery) -> None:
+    asked = False
+    async for number in signals:
+        _log.info("asked to stop", signal=signal.Signals(number).name)
+        if asked:
+            session.abort()
+        else:
+            asked = True
+            nursery.start_soon(session.unmount)
