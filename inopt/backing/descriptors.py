@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Final, Protocol
 
 # What a daemon holds besides: the device and its clones, logs, sockets, trio's own, the root.
@@ -54,10 +55,8 @@ class DescriptorCache:
         """The cached descriptor, or -1."""
         descriptor = self._cached.get(nodeid, -1)
         if descriptor >= 0:
-            try:
+            with suppress(KeyError):  # another thread may just have evicted it; it is still open
                 self._cached.move_to_end(nodeid)
-            except KeyError:  # another thread has just evicted it; it is still open for us
-                pass
         return descriptor
 
     def put(self, nodeid: int, descriptor: int) -> int:

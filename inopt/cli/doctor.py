@@ -1,10 +1,202 @@
-"""``inopt doctor``: stub until the report exists."""
+"""``inopt doctor``: what this machine can do, what follows from it, and how to get more."""
 
 from __future__ import annotations
 
+import errno
+import os
+import platform
+import resource
+import sys
+from collections.abc import Iterator
+from typing import Any, Final, Literal
+
 import click
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from inopt import syscalls
+from inopt.backing.examine import any_regular_file, examine
+from inopt.exceptions import InoptError, UsageError
+from inopt.kernel.negotiate import choose_dialect
+from inopt.kernel.probe import Abilities, probe
+from inopt.session.session import DEFAULT_BUDGET
+
+_COLORS: Final = {"ok": "green", "note": "yellow", "problem": "red"}
 
 
-@click.command()
-def doctor() -> None:
-    """Show what this machine can do."""
+class Finding(msgspec.Struct, frozen=True):
+    """One line of the report: what was found, what follows, and the way out (if one is needed)."""
+
+    name: str
+    status: Literal["ok", "note", "problem"]
+    found: Any
+    consequence: str
+    fix: str = ""
+
+
+@click.command(epilog="Example: inopt doctor /srv/data")
+@click.argument("path", type=click.Path(), required=False)
+@click.option("--json", "as_json", is_flag=True, help="As a JSON object by finding.")
+def doctor(path: str | None, as_json: bool) -> None:
+    """Show what the kernel, this process and (with PATH) a backing filesystem can do."""
+    findings = list(_kernel_findings())
+    if path is not None:
+        findings += _backing_findings(path)
+    if as_json:
+        click.echo(msgspec.json.encode({finding.name: finding for finding in findings}))
+    else:
+        _show(findings)
+
+
+def _show(findings: list[Finding]) -> None:
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for finding in findings:
+        color = _COLORS[finding.status]
+        found = " ".join(finding.found) if isinstance(finding.found, list) else str(finding.found)
+        lines = [f"[bold]{escape(found)}[/]", f"so: {escape(finding.consequence)}"]
+        if finding.fix:
+            lines.append(f"to change it: {escape(finding.fix)}")
+        table.add_row(f"[{color}]{finding.status}[/]", finding.name, "\n".join(lines))
+    Console(file=sys.stdout).print(table)
+
+
+def _kernel_findings() -> Iterator[Finding]:
+    yield Finding("kernel", "ok", platform.release(), "names the rules that hold")
+    try:
+        abilities = probe()
+    except (InoptError, OSError) as error:
+        yield Finding(
+            "fuse",
+            "problem",
+            str(error),
+            "nothing can be mounted",
+            "run as root; modprobe fuse; Linux 5.10 or later",
+        )
+    else:
+        yield Finding(
+            "protocol",
+            "ok",
+            f"{abilities.major}.{abilities.minor}",
+            "inopt speaks 7.31 to 7.45; newer kernels speak those, too",
+        )
+        yield Finding(
+            "init_flags", "ok", abilities.flag_names(), "what the kernel offers to negotiate"
+        )
+        yield _tier(abilities)
+    yield _capability()
+    yield _descriptors()
+
+
+def _tier(abilities: Abilities) -> Finding:
+    if abilities.can_bypass:
+        dialect = choose_dialect(abilities.flags, None, privileged=True)
+        return Finding(
+            "tier",
+            "ok",
+            f"{dialect.tier.label} (dialect {dialect.name})",
+            "reads, writes and mmap of open files bypass the daemon",
+            "getattr, setattr and readdir bypass needs a kernel with FUSE_PASSTHROUGH_INO",
+        )
+    reason = errno.errorcode.get(abilities.bypass_error, str(abilities.bypass_error))
+    fix = (
+        "run as root in the initial user namespace (CAP_SYS_ADMIN)"
+        if abilities.bypass_error == errno.EPERM and "PASSTHROUGH" in abilities.flag_names()
+        else "Linux 6.9 or later with CONFIG_FUSE_PASSTHROUGH=y"
+    )
+    return Finding(
+        "tier", "note", f"none (BACKING_OPEN: {reason})", "the daemon serves reads and writes", fix
+    )
+
+
+def _capability() -> Finding:
+    if syscalls.has_capability(syscalls.CAP_SYS_ADMIN):
+        return Finding("cap_sys_admin", "ok", True, "may mount and register backing files")
+    return Finding(
+        "cap_sys_admin",
+        "problem",
+        False,
+        "may neither mount nor register backing files",
+        "run as root (systemd: AmbientCapabilities=CAP_SYS_ADMIN; containers: --privileged)",
+    )
+
+
+def _descriptors() -> Finding:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = hard >= DEFAULT_BUDGET
+    return Finding(
+        "fd_limit",
+        "ok" if enough else "note",
+        hard,
+        f"--fd-budget is {min(hard, DEFAULT_BUDGET)} by default and {hard} at most; "
+        "only files open without bypass and open directories need one each",
+        "" if enough else "raise the hard limit (ulimit -Hn; systemd: LimitNOFILE=)",
+    )
+
+
+def _backing_findings(path: str) -> Iterator[Finding]:
+    try:
+        facts = examine(path)
+    except OSError as error:
+        raise UsageError(f"'{path}': {error.strerror}: name a directory") from error
+    yield Finding(
+        "file_handles",
+        "ok" if facts.file_handles else "note",
+        facts.file_handles,
+        "inodes are reopened at will, millions may be known"
+        if facts.file_handles
+        else "each known inode costs the daemon a descriptor",
+        ""
+        if facts.file_handles
+        else "overlayfs: mount it with nfs_export=on; or raise --fd-budget",
+    )
+    yield Finding(
+        "xattrs",
+        "ok" if facts.xattrs else "note",
+        facts.xattrs,
+        "extended attributes work as on the backing filesystem",
+        "" if facts.xattrs else "use a filesystem with extended attributes",
+    )
+    yield Finding(
+        "acls",
+        "ok" if facts.acls else "note",
+        facts.acls,
+        "ACLs are stored and inherited; they are enforced with -o acl"
+        if facts.acls
+        else "the backing filesystem has no POSIX ACLs",
+        "mount with -o acl to have them enforced" if facts.acls else "",
+    )
+    yield _stack_depth(path)
+
+
+def _stack_depth(path: str) -> Finding:
+    descriptor = any_regular_file(path)
+    if descriptor < 0:
+        return Finding(
+            "stack_depth", "note", "unknown", "there is no regular file to try", "name another PATH"
+        )
+    try:
+        for depth in (1, 2):
+            error = probe(descriptor, depth).bypass_error
+            if error == 0:
+                return Finding(
+                    "stack_depth",
+                    "ok" if depth == 1 else "note",
+                    depth - 1,
+                    "files here can bypass" if depth == 1 else "files here bypass at depth 2 only",
+                    "" if depth == 1 else "mount with -o max_stack_depth=2",
+                )
+            if error != errno.ELOOP:
+                break
+    except (InoptError, OSError) as failed:
+        return Finding("stack_depth", "note", "unknown", str(failed), "run as root")
+    finally:
+        os.close(descriptor)
+    return Finding(
+        "stack_depth",
+        "note",
+        errno.errorcode.get(error, str(error)),
+        "files here do not bypass: the daemon serves them",
+        "back the mount by a filesystem that is not stacked on others",
+    )

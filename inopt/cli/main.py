@@ -47,7 +47,7 @@ def main() -> None:
     except OSError as error:
         _print(f"{error.filename or 'system'}: {error.strerror or error}")
         code = 1
-    except Exception as error:  # noqa: BLE001 - whatever it is, one line and exit code 1
+    except Exception as error:
         _print(f"this is a bug of inopt: {type(error).__name__}: {error}")
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

@@ -83,8 +83,9 @@ def mount(
     """Mount SOURCE at MOUNTPOINT under POLICY (a file, or the name of a shipped policy)."""
     loaded, path = load_policy(policy)
     settings = Settings(
-        source=os.path.abspath(source),
-        mountpoint=os.path.abspath(mountpoint),
+        # Before the daemon changes its directory; an empty path stays one, to be refused.
+        source=os.path.abspath(source) if source else "",
+        mountpoint=os.path.abspath(mountpoint) if mountpoint else "",
         policy=loaded,
         policy_path=os.path.abspath(path),
         tier=None if tier == "auto" else Tier[tier.upper()],
@@ -164,7 +165,7 @@ def _daemon(
                 os.close(writing)
 
             _run(settings, ready)
-    except BaseException as error:  # noqa: BLE001 - the shell is told, whatever it is
+    except BaseException as error:
         code = error.exit_code if isinstance(error, InoptError) else 1
         message = (
             str(error) if isinstance(error, InoptError) else f"{type(error).__name__}: {error}"

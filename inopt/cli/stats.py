@@ -37,12 +37,11 @@ def control_path_of(mountpoint: str) -> str:
     mounted = mounts.find_mount(real)
     if mounted is None or not mounts.is_inopt(mounted):
         raise UsageError(f"'{mountpoint}': not an inopt mount: see 'findmnt -t fuse.inopt'")
-    path = places.control_path(mounted.device_minor)
-    if mounts.is_dead(real):
+    if not places.is_alive(mounted):
         raise UsageError(
             f"'{mountpoint}': its daemon is gone: clear it with 'inopt umount {mountpoint}'"
         )
-    return path
+    return places.control_path(mounted.device_minor)
 
 
 def show(answer: dict[str, Any], console: Console) -> None:

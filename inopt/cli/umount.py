@@ -29,9 +29,11 @@ def umount(mountpoint: str, lazy: bool) -> None:
     mounted = mounts.find_mount(real)
     if mounted is None or not mounts.is_inopt(mounted):
         raise UsageError(f"'{mountpoint}': not an inopt mount: see 'findmnt -t fuse.inopt'")
-    dead = mounts.is_dead(real)
     try:
-        mounts.unmount(real, lazy=lazy or dead)
+        if not places.is_alive(mounted):
+            places.clear_dead(mounted)
+            return
+        mounts.unmount(real, lazy=lazy)
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise InoptError(
@@ -40,13 +42,8 @@ def umount(mountpoint: str, lazy: bool) -> None:
         if error.errno == errno.EPERM:
             raise UsageError(f"'{mountpoint}': not allowed to unmount: run as root") from error
         raise InoptError(f"'{mountpoint}': {error.strerror}") from error
-    socket = places.control_path(mounted.device_minor)
-    if dead:
-        if os.path.lexists(socket):
-            os.unlink(socket)
-        return
     if not lazy:
-        _wait_gone(socket, mountpoint)
+        _wait_gone(places.control_path(mounted.device_minor), mountpoint)
 
 
 def _wait_gone(socket: str, mountpoint: str) -> None:

@@ -81,7 +81,7 @@ class Plain:
         """``struct fuse_entry_out`` with nodeid 0."""
         return replies.negative_entry(validity.entry_seconds, validity.entry_nanoseconds)
 
-    def open(self, handle: int, flags: int, backing_id: int) -> bytes:
+    def open(self, handle: int, flags: int, backing_id: int) -> bytes:  # noqa: ARG002
         """``struct fuse_open_out`` without a backing id."""
         return replies.open(handle, flags)
 

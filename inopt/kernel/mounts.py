@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -18,6 +19,7 @@ from inopt.kernel.device import Device
 from inopt.kernel.options import MountOptions
 
 KIND: Final = "fuse.inopt"
+MNT_FORCE: Final = 1
 MNT_DETACH: Final = 2
 _ROOT_MODE: Final = 0o40000
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
@@ -130,7 +132,19 @@ def unmount(mountpoint: str, *, lazy: bool = False) -> None:
     syscalls.umount(os.fsencode(mountpoint), MNT_DETACH if lazy else 0)
 
 
-def abort(device_minor: int) -> None:
-    """End a session at once: every request in it fails (/sys/fs/fuse/connections)."""
-    with open(f"/sys/fs/fuse/connections/{device_minor}/abort", "w", encoding="ascii") as file:
-        file.write("1")
+def abort(mounted_at: str, device_minor: int) -> bool:
+    """End a session at once: every request in it fails. False if there is no way to.
+
+    By /sys/fs/fuse/connections, or where that is not mounted by a forced unmount, which aborts
+    first (umount2(2)) but needs the mount to be attached still.
+    """
+    try:
+        with open(f"/sys/fs/fuse/connections/{device_minor}/abort", "w", encoding="ascii") as file:
+            file.write("1")
+    except OSError:
+        found = find_mount(mounted_at)
+        if found is None or found.device_minor != device_minor:
+            return False
+        with suppress(OSError):  # EBUSY: aborted all the same
+            syscalls.umount(os.fsencode(mounted_at), MNT_FORCE)
+    return True

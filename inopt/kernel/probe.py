@@ -63,8 +63,13 @@ def read_init(device: Device) -> tuple[int, Init]:
     return header.unique, body
 
 
-def probe() -> Abilities:
-    """Ask the running kernel. Raises `UsageError` without /dev/fuse, `OSError` from fsopen(2)."""
+def probe(backing: int = -1, max_stack_depth: int = 1) -> Abilities:
+    """Ask the running kernel.
+
+    With *backing*, a descriptor of a regular file, ``bypass_error`` is about that file in a
+    session of *max_stack_depth* (1 or 2): ``ELOOP`` says that its filesystem is stacked deeper.
+    Raises `UsageError` without /dev/fuse, `OSError` from fsopen(2).
+    """
     device = Device()
     try:
         context = syscalls.fsopen(b"fuse")
@@ -78,21 +83,23 @@ def probe() -> Abilities:
             ):
                 syscalls.fsconfig(context, _SET_STRING, key, value)
             syscalls.fsconfig(context, _CREATE, None, None)
-            return _ask(device)
+            return _ask(device, backing, max_stack_depth)
         finally:
             os.close(context)
     finally:
         device.close()
 
 
-def _ask(device: Device) -> Abilities:
+def _ask(device: Device, backing: int, max_stack_depth: int) -> Abilities:
     unique, offer = read_init(device)
-    terms = negotiate(offer, Wishes(), privileged=True)
+    wishes = Wishes(max_stack_depth=max_stack_depth)
+    terms = negotiate(offer, wishes, privileged=True)
     os.write(device.descriptor, replies.message(unique, terms.reply))
+    bypass_error = 0
     try:
-        device.backing_open(-1)
-        bypass_error = errno.EPROTO
+        device.backing_open(backing)
     except OSError as error:
         # The descriptor is looked at last: EBADF means that all the rest is right.
-        bypass_error = 0 if error.errno == errno.EBADF else error.errno or errno.EIO
+        if backing >= 0 or error.errno != errno.EBADF:
+            bypass_error = error.errno or errno.EIO
     return Abilities(offer.major, offer.minor, offer.flags, bypass_error)

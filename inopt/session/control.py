@@ -96,6 +96,21 @@ def _run(line: bytes, commands: Commands) -> dict[str, Any]:
     return function()
 
 
+def is_alive(path: str) -> bool | None:
+    """Whether a daemon listens on the socket at *path*; None if there is no such socket here."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(_PATIENCE)
+        try:
+            connection.connect(path)
+        except FileNotFoundError:
+            return None
+        except ConnectionRefusedError:
+            return False
+        except OSError:
+            return True  # too busy to answer is alive, too
+    return True
+
+
 def ask(path: str, command: str) -> dict[str, Any]:
     """Ask the daemon behind the socket at *path*. Raises `UsageError`, `InoptError`."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:

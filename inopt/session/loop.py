@@ -108,10 +108,7 @@ class Reader(threading.Thread):
         try:
             body = loop.decoder.decode(header, buffer)
             serve = loop.table[opcode]
-            if serve is None:
-                payload = loop.special(header, body)
-            else:
-                payload = serve(header, body)
+            payload = loop.special(header, body) if serve is None else serve(header, body)
         except OSError as error:
             self._fail(descriptor, header, error.errno or errno.EIO)
             return

@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 
 from inopt.exceptions import UsageError
 from inopt.kernel import mounts
+from inopt.kernel.mounts import Mounted
+from inopt.session import control
 
 
 def check_source(path: str) -> str:
     """The real path of a source directory. Raises `UsageError`."""
+    _require_name("source", path)
     real = os.path.realpath(path)
     try:
         status = os.stat(real)
@@ -29,15 +33,16 @@ def check_mountpoint(path: str, source: str) -> str:
 
     What a killed daemon of inopt has left mounted there is cleared away.
     """
+    _require_name("mountpoint", path)
     real = mounts.locate(path)
     mounted = mounts.find_mount(real)
     if mounted is not None and mounts.is_inopt(mounted):
-        if not mounts.is_dead(real):
+        if is_alive(mounted):
             raise UsageError(
                 f"mountpoint '{path}': already an inopt mount of {mounted.source}: "
                 f"run 'inopt umount {path}' first"
             )
-        mounts.unmount(real, lazy=True)
+        clear_dead(mounted)
     try:
         status = os.stat(real)
     except OSError as error:
@@ -56,6 +61,12 @@ def check_mountpoint(path: str, source: str) -> str:
     return real
 
 
+def _require_name(what: str, path: str) -> None:
+    """An empty path would mean the working directory: a slip in a script, never a wish."""
+    if not path:
+        raise UsageError(f"{what} '': the path is empty: name a directory")
+
+
 def _is_within(path: str, directory: str) -> bool:
     """Whether *path* is below *directory*, by identity rather than by name (bind mounts)."""
     wanted = os.stat(directory)
@@ -67,6 +78,29 @@ def _is_within(path: str, directory: str) -> bool:
         if parent == path:
             return False
         path = parent
+
+
+def is_alive(mounted: Mounted) -> bool:
+    """Whether the daemon of a mount of inopt runs, without waiting for it to answer requests."""
+    alive = control.is_alive(control_path(mounted.device_minor))
+    if alive is None:
+        # Its socket may be in another mount namespace: ask the mount itself.
+        return not mounts.is_dead(mounted.mountpoint)
+    return alive
+
+
+def clear_dead(mounted: Mounted) -> None:
+    """Unmount what a killed daemon has left, and remove its files."""
+    mounts.unmount(mounted.mountpoint, lazy=True)
+    directory = runtime_directory()
+    left = [os.path.basename(control_path(mounted.device_minor))]
+    for name in os.listdir(directory):
+        stem, kind = os.path.splitext(name)
+        if kind == ".log" and not os.path.exists(f"/proc/{stem}/exe"):
+            left.append(name)
+    for name in left:
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(directory, name))
 
 
 def runtime_directory() -> str:

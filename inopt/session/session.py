@@ -8,7 +8,7 @@ import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import msgspec
@@ -90,6 +90,11 @@ class Session:
         found = mounts.find_mount(mountpoint)
         self.device_minor = found.device_minor if found is not None else -1
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the kernel has ended the session, or the daemon gave up."""
+        return self._ended.is_set()
+
     async def wait_ended(self) -> None:
         """Wait until the kernel has ended the session: it is unmounted, or was aborted."""
         await self._ended.wait()
@@ -121,10 +126,17 @@ class Session:
     def abort(self) -> None:
         """End the session now: requests in flight fail."""
         _log.warning("aborting", mountpoint=self.mountpoint)
-        mounts.abort(self.device_minor)
+        if not mounts.abort(self.mountpoint, self.device_minor):
+            # The kernel aborts a session whose device is closed, and readers hold it open.
+            with suppress(OSError):
+                os.unlink(places.control_path(self.device_minor))
+            os._exit(1)
 
     def close(self) -> None:
-        """Free everything, once the session has ended."""
+        """Free everything, once the session has ended; a mount that was aborted goes, too."""
+        found = mounts.find_mount(self.mountpoint)
+        if found is not None and found.device_minor == self.device_minor:
+            mounts.unmount(self.mountpoint, lazy=True)
         if not self._loop.join(_GRACE):
             _log.error("a request is stuck; its thread is left behind", mountpoint=self.mountpoint)
             return
@@ -139,13 +151,11 @@ def _descriptor_budget(wanted: int | None) -> int:
     if wanted is None:
         return min(DEFAULT_BUDGET, hard)
     if wanted < SMALLEST_BUDGET:
-        raise UsageError(
-            f"--fd-budget {wanted}: too small to work with: use {SMALLEST_BUDGET} or more"
-        )
+        raise UsageError(f"--fd-budget {wanted}: too small: use {SMALLEST_BUDGET} or more")
     if wanted > hard:
         raise UsageError(
-            f"--fd-budget {wanted}: above the hard limit of open files ({hard}): use less, or raise "
-            "it with 'ulimit -Hn' (systemd: LimitNOFILE=)"
+            f"--fd-budget {wanted}: above the hard limit of open files ({hard}): use less, or "
+            "raise it with 'ulimit -Hn' (systemd: LimitNOFILE=)"
         )
     return wanted
 
@@ -159,7 +169,7 @@ def _wishes(settings: Settings) -> Wishes:
         tier = required
     if tier is not None and tier < required:
         raise UsageError(
-            f"{settings.policy_path}: requires tier '{required.label}', but tier '{tier.label}' was "
+            f"{settings.policy_path}: requires tier '{required.label}', but '{tier.label}' was "
             "asked for: leave --tier (and INOPT_NO_BYPASS) out, or use another policy"
         )
     wishes = Wishes(
@@ -219,7 +229,7 @@ async def mounted(settings: Settings) -> AsyncIterator[Session]:
         yield session
     finally:
         with trio.CancelScope(shield=True):
-            if not session._ended.is_set():  # noqa: SLF001
+            if not session.has_ended:
                 await session.unmount()
                 await session.wait_ended()
             await trio.to_thread.run_sync(session.close)

@@ -93,18 +93,23 @@ def _require_owner_for_acl(context: Context, header: Header, inode: Inode, name:
 
 
 def ioctl(context: Context, _header: Header, body: bodies.Ioctl) -> bytes:
-    """IOCTL: inode flags (chattr, lsattr) and project ids; others are ``ENOTTY``."""
+    """IOCTL: inode flags (chattr, lsattr) and project ids; others are ``ENOTTY``.
+
+    Many programs ask each file they open whether it is a terminal, so that answer costs nothing.
+    """
+    reading = _READING.get(body.command)
+    writing = _WRITING.get(body.command)
+    if reading is None and writing is None:
+        fail(errno.ENOTTY)
     if body.flags & uapi.IOCTL_DIR:
         descriptor = context.directories.get(body.handle).descriptor
     else:
         descriptor = context.files.get(body.handle).fileno(context.tree)
     argument = bytearray(_LARGEST_ARGUMENT)
-    if body.command in _READING:
-        fcntl.ioctl(descriptor, _READING[body.command], argument)
+    if reading is not None:
+        fcntl.ioctl(descriptor, reading, argument)
         return replies.ioctl(0, data=bytes(argument[: body.output_size]))
-    if body.command in _WRITING:
-        given = min(len(body.data), _LARGEST_ARGUMENT)
-        argument[:given] = body.data[:given]
-        fcntl.ioctl(descriptor, _WRITING[body.command], argument)
-        return replies.ioctl(0)
-    fail(errno.ENOTTY)
+    given = min(len(body.data), _LARGEST_ARGUMENT)
+    argument[:given] = body.data[:given]
+    fcntl.ioctl(descriptor, writing or 0, argument)
+    return replies.ioctl(0)

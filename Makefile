@@ -1,0 +1,51 @@
+# `make demo` and `make test` set everything up by themselves, on a fresh Debian 12 as root.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+SRC    ?=
+INOPT_LAB ?= ../shared/lab
+export INOPT_LAB
+
+# What the demo and the tests run beside Python: acl and attr for getfacl and setfattr, fio for
+# the benchmarks, e2fsprogs for filesystems in a file; and qemu where there is a lab kernel.
+PACKAGES := acl attr e2fsprogs procps util-linux \
+            $(if $(wildcard $(INOPT_LAB)/run),qemu-system-x86)
+
+.PHONY: help setup demo test lint types bench clean
+
+help:
+	@echo "make demo [SRC=dir]   mount a directory, run a workload through it, compare, unmount"
+	@echo "make test             the whole test suite"
+	@echo "make lint types       ruff; mypy --strict"
+	@echo "make bench            speed against the bare tree and against peers"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml Makefile
+	@sh .ci/install-packages $(PACKAGES)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
+	    sh .ci/install-packages python3-venv && $(PYTHON) -m venv $(VENV); }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+demo: setup
+	@$(BIN)/python examples/mirror/demo.py $(SRC)
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+bench: setup
+	@sh .ci/install-packages bindfs fio fuse-overlayfs fuse3 gcc libfuse3-dev mergerfs pkg-config \
+	    python3-dev
+	$(BIN)/python tests/bench/run.py --json bench.json
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis bench.json
