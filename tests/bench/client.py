@@ -1,0 +1,67 @@
+"""The client of client.c in Python, for machines without a C compiler: slower, same interface."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+
+def read_names(path: str) -> list[bytes]:
+    with open(path, "rb") as names:
+        return names.read().splitlines()
+
+
+def stat_all(names: list[bytes]) -> int:
+    for name in names:
+        os.lstat(name)
+    return len(names)
+
+
+def open_all(names: list[bytes]) -> int:
+    for name in names:
+        file = os.open(name, os.O_RDONLY)
+        os.read(file, 1 << 20)
+        os.close(file)
+    return len(names)
+
+
+def create_all(count: int) -> int:
+    names = [f"created/file-{number:06}" for number in range(count)]
+    for name in names:
+        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+    for name in names:
+        os.unlink(name)
+    return count
+
+
+def walk(directory: str) -> int:
+    found = 0
+    for name in os.listdir(directory):
+        path = f"{directory}/{name}"
+        found += 1
+        if os.lstat(path).st_mode & 0o170000 == 0o040000:
+            found += walk(path)
+    return found
+
+
+def main() -> None:
+    mode, root, argument = sys.argv[1:]
+    names = read_names(argument) if mode in ("stat", "open") else []
+    os.chdir(root)
+    if mode == "open":
+        stat_all(names)
+    start = time.monotonic()
+    if mode == "stat":
+        count = stat_all(names)
+    elif mode == "open":
+        count = open_all(names)
+    elif mode == "create":
+        count = create_all(int(argument))
+    else:
+        count = walk("many")
+    print(count, time.monotonic() - start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""Fixtures for all tests: places for real mounts, and the check that none is left behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.mounting import in_place, mounted_paths, why_no_host
+
+
+@pytest.fixture(scope="session")
+def host() -> None:
+    """Skip where nothing can be mounted, but never in CI."""
+    reason = why_no_host()
+    if reason is None:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"host tests cannot run in CI: {reason}")
+    print(f"host tests skipped: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_mounted() -> Iterator[None]:
+    """After all tests, none of their mounts is left."""
+    before = set(mounted_paths())
+    yield
+    left = set(mounted_paths()) - before
+    assert not left, f"left mounted: {left}"
+
+
+@pytest.fixture
+def place(host: None) -> Iterator[Path]:
+    """A directory that every user can reach."""
+    with in_place("case") as made:
+        yield made

@@ -1,0 +1,109 @@
+"""A request that is stuck in a system call must not stop the others."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from support.mounting import Mount, detach, running, wait_gone
+
+pytestmark = pytest.mark.host
+
+_MAKES_A_DIRECTORY = "import os, sys; os.mkdir(sys.argv[1])"
+
+
+def run(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.fixture
+def freezable(place: Path) -> Iterator[Path]:
+    """A filesystem of its own, which can be frozen: writing to it then blocks."""
+    image = place / "image"
+    backing = place / "back"
+    backing.mkdir()
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    run("mkfs.ext4", "-q", str(image))
+    run("mount", "-o", "loop", str(image), str(backing))
+    try:
+        yield backing
+    finally:
+        detach(backing)
+
+
+@contextmanager
+def frozen(backing: Path) -> Iterator[None]:
+    run("fsfreeze", "--freeze", str(backing))
+    try:
+        yield
+    finally:
+        run("fsfreeze", "--unfreeze", str(backing))
+
+
+def test_others_are_served_while_requests_are_stuck(freezable: Path) -> None:
+    # The kernel locks a directory while one of its entries is made: each stuck one gets its own.
+    for name in ("0", "1", "2", "calm"):
+        (freezable / name).mkdir()
+    (freezable / "calm" / "file").write_text("there")
+    mountpoint = freezable.parent / "mnt"
+    mountpoint.mkdir()
+    mount = Mount(freezable, mountpoint)
+    stuck = []
+    try:
+        with frozen(freezable):
+            stuck = [
+                subprocess.Popen(
+                    [
+                        sys.executable,
+                        "-c",
+                        _MAKES_A_DIRECTORY,
+                        str(mountpoint / str(number) / "new"),
+                    ]
+                )
+                for number in range(3)
+            ]
+            time.sleep(0.5)
+            start = time.monotonic()
+            assert (mountpoint / "calm" / "file").read_text() == "there"
+            assert time.monotonic() - start < 3
+            assert mount.stats()["readers"] > 1
+            assert all(process.poll() is None for process in stuck)
+        for process in stuck:
+            assert process.wait(10) == 0
+        assert len(list(mountpoint.glob("*/new"))) == 3
+        for _ in range(50):
+            os.stat(mountpoint / "calm" / "file")
+            if mount.stats()["readers"] == 1:
+                break
+            time.sleep(0.05)
+        assert mount.stats()["readers"] == 1, "helpers park when nobody is stuck any more"
+    finally:
+        for process in stuck:
+            process.kill()
+            process.wait()
+        mount.close()
+
+
+def test_sigterm_waits_for_what_is_in_flight(freezable: Path) -> None:
+    mountpoint = freezable.parent / "mnt"
+    mountpoint.mkdir()
+    mount = Mount(freezable, mountpoint)
+    with frozen(freezable):
+        process = subprocess.Popen(
+            [sys.executable, "-c", _MAKES_A_DIRECTORY, str(mountpoint / "new")]
+        )
+        time.sleep(0.5)
+        os.kill(mount.pid, signal.SIGTERM)
+        time.sleep(0.5)
+        assert running(mount.pid)
+    assert process.wait(10) == 0
+    assert wait_gone(mount.pid, 10)
+    assert (freezable / "new").is_dir()

@@ -1,0 +1,177 @@
+"""Real mounts for tests: always taken away again, whatever happened meanwhile.
+
+Everything lives in places that `make_place` has made; `remove_place` never goes across a mount.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_DETACH: Final = 2
+_PREFIX: Final = "inopt-tests-"
+_SPACE: Final = "/var/tmp"
+
+
+def inopt(
+    *arguments: str, cwd: Path | str = _SPACE, timeout: float = 60, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command, never in the repository.
+
+    Its output is captured, so a daemon that kept the pipes would hang it.
+    """
+    program = Path(sys.executable).with_name("inopt")
+    return subprocess.run(
+        [str(program), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, **environment},
+    )
+
+
+def why_no_host() -> str | None:
+    """Why host tests cannot run here, or None."""
+    if not os.path.exists("/dev/fuse"):
+        return "no /dev/fuse"
+    if os.geteuid() != 0:
+        return "not root"
+    return None
+
+
+def mounts_below(path: Path | str) -> list[str]:
+    """All mountpoints at or below *path*, the innermost and latest first."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        points = [line.split(" ")[4] for line in lines]
+    prefix = str(path).rstrip("/")
+    return [
+        point for point in reversed(points) if point == prefix or point.startswith(prefix + "/")
+    ]
+
+
+def mounted_paths() -> list[str]:
+    """Every mountpoint in any place of the tests."""
+    return [point for point in mounts_below(_SPACE) if _PREFIX in point]
+
+
+def make_place(name: str) -> Path:
+    """A directory on a real filesystem that every user can reach."""
+    place = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-{name}-", dir=_SPACE))
+    place.chmod(0o755)
+    return place
+
+
+def remove_place(place: Path) -> None:
+    """Remove what `make_place` has made. Refuses while anything is mounted in it."""
+    assert str(place).startswith(f"{_SPACE}/{_PREFIX}"), f"not a place of the tests: {place}"
+    for point in mounts_below(place):
+        detach(point)
+    left = mounts_below(place)
+    assert not left, f"still mounted, nothing removed: {left}"
+    subprocess.run(["chattr", "-R", "-f", "-ia", str(place)], check=False, capture_output=True)
+    subprocess.run(["rm", "-rf", "--one-file-system", str(place)], check=True)
+
+
+@contextmanager
+def in_place(name: str) -> Iterator[Path]:
+    """A place, removed afterwards."""
+    place = make_place(name)
+    try:
+        yield place
+    finally:
+        remove_place(place)
+
+
+class Mount:
+    """One inopt mount of *source* at *path*, with its log at hand."""
+
+    def __init__(self, source: Path, path: Path, *arguments: str, policy: str = "mirror") -> None:
+        self.source = source
+        self.path = path
+        self.log = path.parent / f"{path.name}.log"
+        done = inopt(
+            "mount", policy, str(source), str(path), "--log-format", "json",
+            "--log-file", str(self.log), *arguments,
+        )  # fmt: skip
+        assert done.returncode == 0, f"cannot mount: {done.stderr}"
+        try:
+            self.pid = int(self.stats()["pid"])
+        except BaseException:
+            detach(path)
+            raise
+
+    def stats(self) -> dict[str, Any]:
+        """What ``inopt stats --json`` says."""
+        done = inopt("stats", str(self.path), "--json")
+        assert done.returncode == 0, f"no stats: {done.stderr}"
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def complaints(self) -> list[str]:
+        """The log lines that tell of something unexpected."""
+        return [
+            line
+            for line in self.log.read_text(encoding="utf-8").splitlines()
+            if json.loads(line)["level"] in ("warning", "error")
+        ]
+
+    def close(self) -> None:
+        """Unmount; as a last resort detach, and kill the daemon."""
+        done = inopt("umount", str(self.path))
+        try:
+            assert done.returncode == 0, f"cannot unmount: {done.stderr}"
+            assert wait_gone(self.pid, 10), "the daemon runs on after umount"
+        finally:
+            if mounts_below(self.path):
+                detach(self.path)
+            if not wait_gone(self.pid, 3):
+                os.kill(self.pid, signal.SIGKILL)
+
+
+@contextmanager
+def mounted(source: Path, path: Path, *arguments: str) -> Iterator[Mount]:
+    """Mount, and unmount afterwards."""
+    source.mkdir(exist_ok=True)
+    path.mkdir(exist_ok=True)
+    mount = Mount(source, path, *arguments)
+    try:
+        yield mount
+    finally:
+        mount.close()
+
+
+def detach(path: Path | str) -> None:
+    """umount2(2) with MNT_DETACH."""
+    _LIBC.umount2(os.fsencode(path), _DETACH)
+
+
+def running(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_gone(pid: int, seconds: float) -> bool:
+    """Wait until a process has ended; False if it has not."""
+    deadline = time.monotonic() + seconds
+    while running(pid):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
