@@ -7,6 +7,8 @@ calling thread changes; everything is restored on the way out (credentials(7), c
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -83,6 +85,17 @@ def groups_of(pid: int) -> tuple[int, ...]:
     except OSError:
         pass
     return ()
+
+
+def groups_for(descriptor: int, user: int, pid: int) -> tuple[int, ...]:
+    """The groups with which *user* may change a file and keep its set-group-id bit.
+
+    Whether the bit stays depends on being in the file's group; reading all groups of process
+    *pid* takes a while, so it is done only for files that have the bit.
+    """
+    if user and os.fstat(descriptor).st_mode & stat.S_ISGID:
+        return groups_of(pid)
+    return _NO_GROUPS
 
 
 class RegisteringIdentity:

@@ -20,14 +20,18 @@ class OpenFile:
     """One open of a regular file.
 
     ``descriptor`` is -1 while nothing needs one: a bypassed open costs the daemon none.
+    ``groups`` are those with which its opener changes the file (`caller.groups_for`).
     """
 
-    __slots__ = ("descriptor", "flags", "inode")
+    __slots__ = ("descriptor", "flags", "groups", "inode")
 
-    def __init__(self, inode: Inode, flags: int, descriptor: int) -> None:
+    def __init__(
+        self, inode: Inode, flags: int, descriptor: int, groups: tuple[int, ...] = ()
+    ) -> None:
         self.inode = inode
         self.flags = flags
         self.descriptor = descriptor
+        self.groups = groups
 
     def fileno(self, tree: Tree) -> int:
         """A descriptor of the backing file with this open's access mode."""

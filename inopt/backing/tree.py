@@ -94,11 +94,16 @@ class Tree:
             return self._resolve_dots(parent, name)
         return self.resolve_at(self.descriptor(parent), name)
 
-    def resolve_at(self, directory: int, name: bytes) -> tuple[Inode, Attributes]:
-        """Look *name* (not a dot) up beneath a directory's descriptor, and count the lookup."""
-        return self.adopt(os.open(name, _HANDLE_FLAGS, dir_fd=directory))
+    def resolve_at(
+        self, directory: int, name: bytes, *, keep: bool = True
+    ) -> tuple[Inode, Attributes]:
+        """Look *name* (not a dot) up beneath a directory's descriptor, and count the lookup.
 
-    def adopt(self, descriptor: int) -> tuple[Inode, Attributes]:
+        With *keep*, its descriptor goes to the cache: it is likely to be wanted next.
+        """
+        return self.adopt(os.open(name, _HANDLE_FLAGS, dir_fd=directory), keep=keep)
+
+    def adopt(self, descriptor: int, *, keep: bool = True) -> tuple[Inode, Attributes]:
         """Count a lookup of what *descriptor* (``O_PATH``) is; the descriptor is taken over."""
         try:
             attributes = attributes_of(descriptor)
@@ -106,7 +111,7 @@ class Tree:
         except BaseException:
             os.close(descriptor)
             raise
-        if inode.descriptor < 0:
+        if keep and inode.descriptor < 0:
             self.descriptors.put(inode.nodeid, descriptor)
         elif inode.descriptor != descriptor:
             os.close(descriptor)
@@ -258,6 +263,7 @@ class Tree:
 
     def _pin(self, inode: Inode) -> None:
         if inode.descriptor < 0:
+            self.descriptor(inode)  # so that it is in the cache
             inode.descriptor = self.descriptors.take(inode.nodeid)
             self.descriptors.held += 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Final
 
 from inopt import syscalls
@@ -10,11 +11,21 @@ from inopt.backing.caller import acting_as
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import attributes_of
 from inopt.handlers.serve.context import Context
+from inopt.handlers.serve.data import truncate
 from inopt.wire import bodies, replies, uapi
 from inopt.wire.bodies import Header
 from inopt.wire.replies import Attributes
 
 _UNCHANGED: Final = -1
+_CHANGES: Final = (
+    uapi.FATTR_MODE
+    | uapi.FATTR_UID
+    | uapi.FATTR_GID
+    | uapi.FATTR_SIZE
+    | uapi.FATTR_ATIME
+    | uapi.FATTR_MTIME
+    | uapi.FATTR_CTIME
+)
 
 
 def _attributes(context: Context, inode: Inode, handle: int | None) -> Attributes:
@@ -61,21 +72,30 @@ def setattr_(context: Context, header: Header, body: bodies.Setattr) -> bytes:
         _truncate(context, header, body, inode)
     if valid & (uapi.FATTR_ATIME | uapi.FATTR_MTIME):
         _set_times(tree.descriptor(inode), body)
+    if not valid & _CHANGES:
+        _touch_owner(tree.path(inode), header)
     handle = body.handle if valid & uapi.FATTR_FH else None
     return replies.attr(_attributes(context, inode, handle), context.validity, inode.number)
+
+
+def _touch_owner(path: bytes, header: Header) -> None:
+    """What is left of chown(path, -1, -1): set-id bits go, and the change time moves.
+
+    The kernel also sends this before a write that is to remove privileges. That the writer need
+    not own the file does no harm: the WRITE removes them, too.
+    """
+    with suppress(PermissionError), acting_as(header.uid, header.gid):
+        os.chown(path, _UNCHANGED, _UNCHANGED)
 
 
 def _truncate(context: Context, header: Header, body: bodies.Setattr, inode: Inode) -> None:
     """Set the size as the caller, whose privileges decide about set-id bits and quota."""
     if body.valid & uapi.FATTR_FH:
-        descriptor = context.files.get(body.handle).fileno(context.tree)
-        with acting_as(header.uid, header.gid):
-            os.ftruncate(descriptor, body.size)
+        truncate(context.files.get(body.handle).fileno(context.tree), header, body.size)
         return
     descriptor = context.tree.open(inode, os.O_WRONLY)
     try:
-        with acting_as(header.uid, header.gid):
-            os.ftruncate(descriptor, body.size)
+        truncate(descriptor, header, body.size)
     finally:
         os.close(descriptor)
 
