@@ -50,7 +50,10 @@ def _wait_gone(socket: str, mountpoint: str) -> None:
     deadline = time.monotonic() + _PATIENCE
     while os.path.lexists(socket):
         if time.monotonic() > deadline:
-            raise InoptError(f"'{mountpoint}': unmounted, but its daemon has not finished yet")
+            raise InoptError(
+                f"'{mountpoint}': unmounted here, but its daemon still serves it: another mount "
+                "namespace has it mounted, too, or its backing filesystem is stuck"
+            )
         time.sleep(0.01)
 
 

@@ -8,7 +8,7 @@ import os
 from typing import Final
 
 from inopt import syscalls
-from inopt.backing.caller import acting_as
+from inopt.backing.caller import acting_as, groups_for
 from inopt.backing.files import OpenFile
 from inopt.backing.inodes import Inode
 from inopt.handlers.serve.context import Context, fail
@@ -37,8 +37,8 @@ def open_file(context: Context, header: Header, body: bodies.Open) -> bytes:
     inode = tree.table.get(header.nodeid)
     flags = backing_flags(context, body.flags)
     truncates = body.flags & os.O_TRUNC
-    if truncates and flags & os.O_ACCMODE == os.O_RDONLY:
-        flags |= os.O_RDWR
+    if truncates and flags & os.O_ACCMODE != os.O_WRONLY:
+        flags = flags & ~os.O_ACCMODE | os.O_RDWR
     try:
         descriptor = tree.open(inode, flags)
     except PermissionError:
@@ -48,21 +48,30 @@ def open_file(context: Context, header: Header, body: bodies.Open) -> bytes:
         descriptor = tree.open(inode, flags | os.O_APPEND)
     if truncates:
         try:
-            with acting_as(header.uid, header.gid):
-                os.ftruncate(descriptor, 0)
+            truncate(descriptor, header, 0)
         except BaseException:
             os.close(descriptor)
             raise
-    return finish_open(context, inode, body.flags, descriptor)
+    return finish_open(context, header, inode, body.flags, descriptor)
 
 
-def finish_open(context: Context, inode: Inode, flags: int, descriptor: int) -> bytes:
+def truncate(descriptor: int, header: Header, size: int) -> None:
+    """ftruncate(2) as the caller, whose privileges decide about set-id bits and quota."""
+    with acting_as(header.uid, header.gid, groups_for(descriptor, header.uid, header.pid)):
+        os.ftruncate(descriptor, size)
+
+
+def finish_open(
+    context: Context, header: Header, inode: Inode, flags: int, descriptor: int
+) -> bytes:
     """Answer an open: the reply's payload. *descriptor* is taken over."""
     tree = context.tree
+    writes = flags & os.O_ACCMODE != os.O_RDONLY
+    groups: tuple[int, ...] = ()
     try:
-        backing_id = context.attachments.opened(
-            inode, descriptor, writes=flags & os.O_ACCMODE != os.O_RDONLY
-        )
+        backing_id = context.attachments.opened(inode, descriptor, writes=writes)
+        if writes and not backing_id:
+            groups = groups_for(descriptor, header.uid, header.pid)
     except BaseException:
         os.close(descriptor)
         raise
@@ -77,8 +86,13 @@ def finish_open(context: Context, inode: Inode, flags: int, descriptor: int) -> 
             fcntl.fcntl(
                 descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~os.O_DIRECT
             )
-    handle = context.files.add(OpenFile(inode, backing_flags(context, flags), descriptor))
-    return context.dialect.open(handle, uapi.FOPEN_NOFLUSH if context.no_flush else 0, backing_id)
+    reply_flags = uapi.FOPEN_NOFLUSH if context.no_flush else 0
+    if backing_id and flags & os.O_APPEND:
+        # The kernel would open the backing file with O_APPEND for good, and fcntl(2) can clear
+        # it. So these opens send their reads and writes; each WRITE tells whether it appends.
+        reply_flags |= uapi.FOPEN_DIRECT_IO
+    handle = context.files.add(OpenFile(inode, backing_flags(context, flags), descriptor, groups))
+    return context.dialect.open(handle, reply_flags, backing_id)
 
 
 def read(context: Context, _header: Header, body: bodies.Read) -> bytes:
@@ -89,7 +103,8 @@ def read(context: Context, _header: Header, body: bodies.Read) -> bytes:
 
 def write(context: Context, header: Header, body: bodies.Write) -> bytes:
     """WRITE, as the caller: set-id bits, reserved blocks and quotas are then as they should be."""
-    descriptor = context.files.get(body.handle).fileno(context.tree)
+    file = context.files.get(body.handle)
+    descriptor = file.fileno(context.tree)
     if body.write_flags & uapi.WRITE_CACHE:
         # Written back from the page cache: nobody's in particular.
         return replies.write(os.pwrite(descriptor, body.data, body.offset))
@@ -97,7 +112,7 @@ def write(context: Context, header: Header, body: bodies.Write) -> bytes:
     flags = os.RWF_APPEND if body.flags & os.O_APPEND else 0
     if header.uid == 0 and header.gid == 0:
         return replies.write(os.pwritev(descriptor, (body.data,), body.offset, flags))
-    with acting_as(header.uid, header.gid):
+    with acting_as(header.uid, header.gid, file.groups):
         return replies.write(os.pwritev(descriptor, (body.data,), body.offset, flags))
 
 
@@ -136,7 +151,7 @@ def lseek(context: Context, _header: Header, body: bodies.Lseek) -> bytes:
 def fallocate(context: Context, header: Header, body: bodies.Fallocate) -> bytes:
     """FALLOCATE, with all modes that the kernel's client and the backing filesystem take."""
     descriptor = context.files.get(body.handle).fileno(context.tree)
-    with acting_as(header.uid, header.gid):
+    with acting_as(header.uid, header.gid, groups_for(descriptor, header.uid, header.pid)):
         syscalls.fallocate(descriptor, body.mode, body.offset, body.length)
     return b""
 
@@ -145,7 +160,7 @@ def _copy(context: Context, header: Header, body: bodies.CopyFileRange) -> int:
     tree = context.tree
     source = context.files.get(body.handle_in).fileno(tree)
     target = context.files.get(body.handle_out).fileno(tree)
-    with acting_as(header.uid, header.gid):
+    with acting_as(header.uid, header.gid, groups_for(target, header.uid, header.pid)):
         return syscalls.copy_file_range(
             source, body.offset_in, target, body.offset_out, min(body.length, _COPY_LIMIT)
         )

@@ -153,7 +153,7 @@ def _create(
         os.close(descriptor)
         raise
     try:
-        opened = finish_open(context, inode, body.flags, descriptor)
+        opened = finish_open(context, header, inode, body.flags, descriptor)
     except BaseException:
         tree.forget(inode.nodeid, 1)
         raise
