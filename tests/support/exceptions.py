@@ -1,0 +1,62 @@
+"""Where a mount may differ from the bare tree: the one table, each with its reason.
+
+A scenario names the exception around just the calls that it is about. Within it, a result that
+differs must be one of those that the table lists for the mount.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True)
+class Exception_:  # noqa: N801 - not an exception of Python
+    """*mount*: what the mount may answer instead; *tiers*: where."""
+
+    reason: str
+    mount: Callable[[Any], bool]
+    tiers: frozenset[str] = frozenset({"none", "rw"})
+
+
+def _errno(*names: str) -> Callable[[Any], bool]:
+    return lambda result: result in names
+
+
+KNOWN: Final[dict[str, Exception_]] = {
+    "fallocate-shifts": Exception_(
+        "fs/fuse/file.c: the client takes KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE only",
+        _errno("EOPNOTSUPP"),
+    ),
+    "ioctl-on-fifo": Exception_(
+        "fs/fuse/inode.c: fifos, sockets and devices get the kernel's own operations, no ioctl",
+        _errno("ENOTTY"),
+    ),
+    "chown-nothing": Exception_(
+        "fs/fuse/dir.c: chown(-1, -1) has nothing to say to the daemon, which thus cannot clear "
+        "set-id bits",
+        lambda result: isinstance(result, dict),
+    ),
+    "immutable-order": Exception_(
+        "the client does not know of immutable and append-only inodes, so that its own checks "
+        "come first: EACCES where the bare tree says EPERM, or the other way round",
+        _errno("EPERM", "EACCES"),
+    ),
+    "statx-attributes": Exception_(
+        "fs/fuse/dir.c: no stx_attributes are passed on",
+        lambda result: isinstance(result, tuple),
+    ),
+    "status-flags-later": Exception_(
+        "tier rw: the kernel opened the backing file with the flags of open time; F_SETFL on the "
+        "mount's file does not reach it",
+        lambda _result: True,
+        frozenset({"rw"}),
+    ),
+    "root-writes-set-id": Exception_(
+        "tier rw: bypassed writes act as the owner, so that root's write clears set-id bits "
+        "which were set after the first open",
+        lambda _result: True,
+        frozenset({"rw"}),
+    ),
+}

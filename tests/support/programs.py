@@ -1,0 +1,169 @@
+"""Programs that host tests run: as other users, on filesystems of their own, in clients."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from support.mounting import detach, running
+
+STRANGER: Final = 1001
+RUNTIME: Final = Path("/run/inopt")
+_PYTHON: Final = os.path.realpath(sys.executable)
+_INOPT: Final = str(Path(sys.executable).with_name("inopt"))
+
+
+def sh(
+    *command: str, check: bool = True, timeout: float = 60, cwd: Path | str = "/"
+) -> subprocess.CompletedProcess[str]:
+    """Run a program, its output captured; *check* fails with what it said."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout, check=False, cwd=cwd
+    )
+    if check:
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+    return done
+
+
+def user_options(user: int) -> dict[str, object]:
+    """The options of `subprocess.run` for another user, without groups besides its own."""
+    return {"user": user, "group": user, "extra_groups": []} if user else {}
+
+
+def client(
+    code: str, *arguments: str, user: int = 0, timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run Python *code* in a process of its own (no venv: other users may not reach it)."""
+    options: dict[str, object] = user_options(user)
+    done: subprocess.CompletedProcess[str] = subprocess.run(  # type: ignore[call-overload]
+        [_PYTHON, "-I", "-S", "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        cwd="/",
+        **options,
+    )
+    return done
+
+
+def start_client(code: str, *arguments: str, cwd: Path | str = "/") -> subprocess.Popen[str]:
+    """Start Python *code* with pipes; it says ``ready`` by a line, which is waited for."""
+    process = subprocess.Popen(
+        [_PYTHON, "-I", "-S", "-u", "-c", code, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=cwd,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == "ready"
+    return process
+
+
+def inopt_program() -> str:
+    """The path of the command under test."""
+    return _INOPT
+
+
+def as_stranger(*capabilities: str) -> list[str]:
+    """The words before a command that run it as another user, with some capabilities.
+
+    ``dac_read_search`` is among them, so that the command is reached wherever the tests are.
+    """
+    names = ",".join(f"+{name}" for name in ("dac_read_search", *capabilities))
+    return [
+        "setpriv", f"--reuid={STRANGER}", f"--regid={STRANGER}", "--clear-groups",
+        f"--inh-caps={names}", f"--ambient-caps={names}",
+    ]  # fmt: skip
+
+
+@contextmanager
+def filesystem_in(
+    place: Path, *mkfs: str, size: int = 64 << 20, options: str = "loop", name: str = "back"
+) -> Iterator[Path]:
+    """An ext4 of its own in a file, mounted at *place*/*name*."""
+    image = place / f"{name}.image"
+    path = place / name
+    path.mkdir()
+    with image.open("wb") as file:
+        file.truncate(size)
+    sh("mkfs.ext4", "-q", *mkfs, str(image))
+    sh("mount", "-o", options, str(image), str(path))
+    try:
+        yield path
+    finally:
+        detach(path)
+
+
+def overlay_in(place: Path, options: str = "") -> Path:
+    """An overlayfs below *place*, with ``lower`` and ``upper`` beside it."""
+    for name in ("lower", "upper", "work", "merged"):
+        (place / name).mkdir(exist_ok=True)
+    sh(
+        "mount", "-t", "overlay", "overlay", str(place / "merged"),
+        "-o", f"lowerdir={place}/lower,upperdir={place}/upper,workdir={place}/work{options}",
+    )  # fmt: skip
+    return place / "merged"
+
+
+def within(seconds: float, check: Callable[[], bool]) -> bool:
+    """Whether *check* comes true; it is tried once more when the time is over."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with suppress(OSError):
+            if check():
+                return True
+        time.sleep(0.02)
+    with suppress(OSError):
+        return check()
+    return False
+
+
+def error_of(action: Callable[[], object]) -> int:
+    """The errno that *action* fails with; 0 if it does not."""
+    try:
+        action()
+    except OSError as error:
+        return error.errno or -1
+    return 0
+
+
+def runtime_files() -> set[str]:
+    """What is in the runtime directory now."""
+    return set(os.listdir(RUNTIME)) if RUNTIME.is_dir() else set()
+
+
+def left_by_dead(before: set[str]) -> list[str]:
+    """New files in the runtime directory that stay although no daemon runs that owns them.
+
+    Daemons of others come and go: what one of theirs leaves when it is killed is still mounted.
+    """
+    deadline = time.monotonic() + 3
+    while left := [name for name in sorted(runtime_files() - before) if _is_orphan(name)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    return left
+
+
+def _is_orphan(name: str) -> bool:
+    stem, _, kind = name.partition(".")
+    if kind == "log":
+        with suppress(FileNotFoundError):
+            text = (RUNTIME / name).read_text(encoding="utf-8")
+            return not running(int(stem)) and "mounted" not in text
+        return False
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
+        if any(line.split(" ")[2] == f"0:{stem}" for line in lines):
+            return False
+    with socket.socket(socket.AF_UNIX) as connection:
+        return error_of(lambda: connection.connect(str(RUNTIME / name))) == errno.ECONNREFUSED
