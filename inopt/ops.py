@@ -78,7 +78,7 @@ class Op(IntEnum):
     COPY_FILE_RANGE_64 = 53
 
 
-NO_REPLY: Final = frozenset({Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT})
+NO_REPLY: Final = frozenset({Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT, Op.NOTIFY_REPLY})
 """Opcodes that are not answered (INTERRUPT may be, to ask for it again; as a rule it is not)."""
 
 GROUPS: Final[Mapping[str, frozenset[Op]]] = MappingProxyType(

@@ -66,8 +66,11 @@ def _function(name: str, result: Any, *arguments: Any) -> Any:
     return function
 
 
-_statx = _function("statx", _int, _int, _string, _int, _uint, _pointer)
-_name_to_handle_at = _function("name_to_handle_at", _int, _int, _string, _pointer, _pointer, _int)
+# The two calls of every lookup have no argtypes: converting arguments by them would cost as much as
+# the call. They take integers, bytes and pointers that were made once (see `_Scratch`).
+_statx = _libc.statx
+_name_to_handle_at = _libc.name_to_handle_at
+_capset = _libc.capset
 _open_by_handle_at = _function("open_by_handle_at", _int, _int, _string, _int)
 _renameat2 = _function("renameat2", _int, _int, _string, _int, _string, _uint)
 _linkat = _function("linkat", _int, _int, _string, _int, _string, _int)
@@ -94,18 +97,22 @@ def _failed() -> OSError:
     return OSError(number, os.strerror(number))
 
 
+def _pointer_to(memory: Any) -> ctypes.c_void_p:
+    return ctypes.c_void_p(ctypes.addressof(memory))
+
+
 class _Scratch:
     """Memory for the results of one call: a statx, a file handle and a mount id."""
 
-    __slots__ = ("handle", "handle_address", "mount_id", "mount_id_address", "stat", "stat_address")
+    __slots__ = ("handle", "handle_pointer", "mount_id", "mount_id_pointer", "stat", "stat_pointer")
 
     def __init__(self) -> None:
         self.stat = ctypes.create_string_buffer(256)
-        self.stat_address = ctypes.addressof(self.stat)
+        self.stat_pointer = _pointer_to(self.stat)
         self.handle = ctypes.create_string_buffer(8 + _MAX_HANDLE)
-        self.handle_address = ctypes.addressof(self.handle)
+        self.handle_pointer = _pointer_to(self.handle)
         self.mount_id = ctypes.c_int()
-        self.mount_id_address = ctypes.addressof(self.mount_id)
+        self.mount_id_pointer = _pointer_to(self.mount_id)
 
 
 _MAX_HANDLE: Final = 128
@@ -128,7 +135,7 @@ def statx(descriptor: int, name: bytes = b"", mask: int = 0x1FFF) -> tuple[int, 
     """
     scratch = _scratch()
     flags = AT_SYMLINK_NOFOLLOW if name else AT_EMPTY_PATH
-    if _statx(descriptor, name, flags, mask, scratch.stat_address) < 0:
+    if _statx(descriptor, name, flags, mask, scratch.stat_pointer) < 0:
         error = _failed()
         _scratches.append(scratch)
         raise error
@@ -148,13 +155,13 @@ def name_to_handle(descriptor: int, name: bytes = b"") -> tuple[bytes, int]:
         flags = 0 if name else AT_EMPTY_PATH
         if (
             _name_to_handle_at(
-                descriptor, name, scratch.handle_address, scratch.mount_id_address, flags
+                descriptor, name, scratch.handle_pointer, scratch.mount_id_pointer, flags
             )
             < 0
         ):
             raise _failed()
         length = _HANDLE_HEADER.unpack_from(scratch.handle)[0]
-        return ctypes.string_at(scratch.handle_address, 8 + length), scratch.mount_id.value
+        return scratch.handle.raw[: 8 + length], scratch.mount_id.value
     finally:
         _scratches.append(scratch)
 
@@ -270,19 +277,28 @@ def capabilities() -> tuple[int, int, int]:
     return e0 | e1 << 32, p0 | p1 << 32, i0 | i1 << 32
 
 
-def set_effective_capabilities(effective: int, permitted: int, inheritable: int) -> None:
-    """Set the capabilities of this thread alone."""
-    low = 0xFFFFFFFF
-    data = ctypes.create_string_buffer(
-        _CAPABILITY_SETS.pack(
-            effective & low, permitted & low, inheritable & low,
-            effective >> 32, permitted >> 32, inheritable >> 32,
-        ),
-        24,
-    )  # fmt: skip
-    header = ctypes.create_string_buffer(_CAPABILITY_HEADER, 8)
-    if _syscall3(_NUMBERS["capset"], ctypes.addressof(header), ctypes.addressof(data), 0) < 0:
-        raise _failed()
+class CapabilitySet:
+    """One state of a thread's capabilities, prepared so that taking it on is one cheap call."""
+
+    __slots__ = ("_data", "_data_pointer", "_header", "_header_pointer")
+
+    def __init__(self, effective: int, permitted: int, inheritable: int) -> None:
+        low = 0xFFFFFFFF
+        self._data = ctypes.create_string_buffer(
+            _CAPABILITY_SETS.pack(
+                effective & low, permitted & low, inheritable & low,
+                effective >> 32, permitted >> 32, inheritable >> 32,
+            ),
+            24,
+        )  # fmt: skip
+        self._header = ctypes.create_string_buffer(_CAPABILITY_HEADER, 8)
+        self._data_pointer = _pointer_to(self._data)
+        self._header_pointer = _pointer_to(self._header)
+
+    def apply(self) -> None:
+        """Set the capabilities of this thread alone (capset(2))."""
+        if _capset(self._header_pointer, self._data_pointer) < 0:
+            raise _failed()
 
 
 def has_capability(capability: int) -> bool:

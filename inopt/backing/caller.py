@@ -42,7 +42,7 @@ def acting_as(
             try:
                 if user and capabilities:
                     _, permitted, inheritable = syscalls.capabilities()
-                    syscalls.set_effective_capabilities(capabilities, permitted, inheritable)
+                    syscalls.CapabilitySet(capabilities, permitted, inheritable).apply()
                 yield
             finally:
                 if user:
@@ -107,15 +107,17 @@ class RegisteringIdentity:
     it would escape quotas). CAP_SYS_ADMIN stays: registering needs it.
     """
 
-    __slots__ = ("_full", "_inheritable", "_low", "_permitted")
+    __slots__ = ("_full", "_reduced")
 
     def __init__(self) -> None:
-        self._full, self._permitted, self._inheritable = syscalls.capabilities()
-        self._low = self._full & ~(1 << syscalls.CAP_FSETID | 1 << syscalls.CAP_SYS_RESOURCE)
+        full, permitted, inheritable = syscalls.capabilities()
+        reduced = full & ~(1 << syscalls.CAP_FSETID | 1 << syscalls.CAP_SYS_RESOURCE)
+        self._full = syscalls.CapabilitySet(full, permitted, inheritable)
+        self._reduced = syscalls.CapabilitySet(reduced, permitted, inheritable)
 
     def run(self, owner: int, register: Callable[[], Any]) -> Any:
         """Call *register* in this thread with the reduced credentials of *owner* (a uid)."""
-        syscalls.set_effective_capabilities(self._low, self._permitted, self._inheritable)
+        self._reduced.apply()
         try:
             if owner == 0:
                 return register()
@@ -125,4 +127,4 @@ class RegisteringIdentity:
             finally:
                 syscalls.set_filesystem_user(0)
         finally:
-            syscalls.set_effective_capabilities(self._full, self._permitted, self._inheritable)
+            self._full.apply()

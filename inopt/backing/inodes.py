@@ -74,6 +74,13 @@ def generation_of(handle: bytes) -> int:
     return zlib.crc32(handle)
 
 
+def inode_number_of(handle: bytes) -> int:
+    """The inode number that *handle* tells, or -1 if its layout is not known."""
+    if len(handle) == _SHORT_HANDLES and handle[4] == 1:
+        return int(_TWO_WORDS.unpack_from(handle, 8)[0])
+    return -1
+
+
 class InodeTable:
     """All inodes that the kernel has looked up and not forgotten yet. Thread-safe.
 

@@ -14,7 +14,7 @@ from typing import Final
 from inopt import syscalls
 from inopt.backing.descriptors import DescriptorCache
 from inopt.backing.filesystems import Filesystem, flushes_at_close, mount_descriptor
-from inopt.backing.inodes import ROOT_NODEID, Inode, InodeTable
+from inopt.backing.inodes import ROOT_NODEID, Inode, InodeTable, inode_number_of
 from inopt.wire.replies import Attributes
 
 _HANDLE_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -69,12 +69,9 @@ class Tree:
         self.descriptors = DescriptorCache(budget)
         self._filesystems = {attributes.mount_id: root_filesystem}
         self._root_key = key_of(attributes)
+        # Whether the root's filesystem has file handles (else each known inode costs a descriptor).
+        self.has_handles = root_filesystem.has_handles
         self.flushes_at_close = flushes_at_close(syscalls.filesystem_type(descriptor))
-
-    @property
-    def has_handles(self) -> bool:
-        """Whether the root's filesystem has file handles (else each known inode costs an fd)."""
-        return self.root.filesystem.has_handles
 
     def close(self) -> None:
         """Close every descriptor. No request may be running."""
@@ -94,16 +91,40 @@ class Tree:
             return self._resolve_dots(parent, name)
         return self.resolve_at(self.descriptor(parent), name)
 
-    def resolve_at(
-        self, directory: int, name: bytes, *, keep: bool = True
-    ) -> tuple[Inode, Attributes]:
-        """Look *name* (not a dot) up beneath a directory's descriptor, and count the lookup.
+    def resolve_at(self, directory: int, name: bytes) -> tuple[Inode, Attributes]:
+        """Look *name* (not a dot) up beneath a directory's descriptor, and count the lookup."""
+        if self.has_handles:
+            found = self._resolve_by_name(directory, name)
+            if found is not None:
+                return found
+        return self.adopt(os.open(name, _HANDLE_FLAGS, dir_fd=directory))
 
-        With *keep*, its descriptor goes to the cache: it is likely to be wanted next.
+    def _resolve_by_name(self, directory: int, name: bytes) -> tuple[Inode, Attributes] | None:
+        """Look up without opening; None where only a descriptor can tell.
+
+        The name may be given to another inode between the two calls. So the handle comes first,
+        and counts only if it tells its inode number and that is the one of the attributes: then
+        the worst is a handle of an inode that is gone, which answers ``ESTALE`` when it is used.
         """
-        return self.adopt(os.open(name, _HANDLE_FLAGS, dir_fd=directory), keep=keep)
+        try:
+            handle = syscalls.name_to_handle(directory, name)[0]
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                return None
+            raise
+        attributes = attributes_of(directory, name)
+        filesystem = self._filesystems.get(attributes.mount_id)
+        if filesystem is None or inode_number_of(handle) != attributes.inode:
+            return None
+        key = key_of(attributes)
+        if key == self._root_key:
+            return None
+        inode, _, replaced = self.table.adopt(key, filesystem, handle, -1)
+        if replaced is not None:
+            self._drop(replaced)
+        return inode, attributes
 
-    def adopt(self, descriptor: int, *, keep: bool = True) -> tuple[Inode, Attributes]:
+    def adopt(self, descriptor: int) -> tuple[Inode, Attributes]:
         """Count a lookup of what *descriptor* (``O_PATH``) is; the descriptor is taken over."""
         try:
             attributes = attributes_of(descriptor)
@@ -111,7 +132,7 @@ class Tree:
         except BaseException:
             os.close(descriptor)
             raise
-        if keep and inode.descriptor < 0:
+        if inode.descriptor < 0:
             self.descriptors.put(inode.nodeid, descriptor)
         elif inode.descriptor != descriptor:
             os.close(descriptor)

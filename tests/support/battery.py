@@ -48,6 +48,7 @@ class Stage:
         self._people = people
         self._here: set[str] = set()
         self._known: str | None = None
+        self._records = True
 
     def client(self, name: str) -> Client:
         """That client, within the directory."""
@@ -65,7 +66,8 @@ class Stage:
         return [self.client(name) for name in names]
 
     def _record(self, who: str, name: str, arguments: tuple[Any, ...], result: Any) -> None:
-        self.records.append(Record(who, name, arguments, result, self._known))
+        if self._records:
+            self.records.append(Record(who, name, arguments, result, self._known))
 
     def note(self, what: str, result: Any) -> None:
         """Record something else to compare."""
@@ -80,6 +82,15 @@ class Stage:
             yield
         finally:
             self._known = earlier
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """The calls within are not compared: their results depend on chance."""
+        self._records = False
+        try:
+            yield
+        finally:
+            self._records = True
 
     def leave(self) -> None:
         """Let no client hold anything."""

@@ -43,6 +43,10 @@ KNOWN: Final[dict[str, Exception_]] = {
         "come first: EACCES where the bare tree says EPERM, or the other way round",
         _errno("EPERM", "EACCES"),
     ),
+    "immutable-access": Exception_(
+        "the client does not know of immutable inodes: access(2) for writing goes by mode and ACL",
+        lambda result: result is None,
+    ),
     "statx-attributes": Exception_(
         "fs/fuse/dir.c: no stx_attributes are passed on",
         lambda result: isinstance(result, tuple),

@@ -6,6 +6,7 @@ result has a descriptor number in it: results of two runs can be compared as the
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import mmap
 import os
@@ -33,6 +34,13 @@ def _status(status: os.stat_result) -> Stat:
     if not stat.S_ISDIR(status.st_mode):
         answer["size"] = status.st_size
     return answer
+
+
+class _Slots(dict[str, int]):
+    """A slot in which nothing is open is a bad descriptor, as the system call would say."""
+
+    def __missing__(self, slot: str) -> int:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF), slot)
 
 
 class Names:
@@ -193,7 +201,7 @@ class Files:
     """Open files."""
 
     def __init__(self) -> None:
-        self.files: dict[str, int] = {}
+        self.files: dict[str, int] = _Slots()
         self.mappings: dict[str, mmap.mmap] = {}
         self.streams: dict[str, rawcalls.Stream] = {}
         self.positions: dict[str, int] = {}
@@ -216,6 +224,8 @@ class Files:
         Names().file_size_limit(None)
 
     def open(self, slot: str, path: bytes, flags: int, mode: int = 0o666) -> None:
+        """Open into *slot*; if that fails, the slot is empty, whatever it was before."""
+        self.discard(slot)
         self._keep(slot, os.open(path, flags, mode))
 
     def _keep(self, slot: str, descriptor: int) -> None:
@@ -224,7 +234,21 @@ class Files:
         self.files[slot] = descriptor
 
     def close(self, slot: str) -> None:
-        os.close(self.files.pop(slot))
+        descriptor = self.files[slot]
+        del self.files[slot]
+        os.close(descriptor)
+
+    def discard(self, slot: str) -> None:
+        """Close it if it could be opened."""
+        if slot in self.files:
+            self.close(slot)
+
+    def end_of(self, slot: str) -> tuple[int, int]:
+        """The size, by lseek(2), and where the file was."""
+        here = os.lseek(self.files[slot], 0, os.SEEK_CUR)
+        end = os.lseek(self.files[slot], 0, os.SEEK_END)
+        os.lseek(self.files[slot], here, os.SEEK_SET)
+        return end, here
 
     def fstat(self, slot: str) -> Stat:
         return _status(os.fstat(self.files[slot]))
@@ -306,8 +330,10 @@ class Files:
     def get_flags(self, slot: str) -> int:
         return rawcalls.get_flags(self.files[slot])
 
-    def set_flags(self, slot: str, flags: int) -> None:
-        rawcalls.set_flags(self.files[slot], flags)
+    def set_flags(self, slot: str, flags: int, clear: int = 0) -> None:
+        """Set and clear some; the others, such as ext4's own, stay."""
+        descriptor = self.files[slot]
+        rawcalls.set_flags(descriptor, rawcalls.get_flags(descriptor) & ~clear | flags)
 
     def flock(self, slot: str, kind: int) -> None:
         fcntl.flock(self.files[slot], kind)
@@ -348,6 +374,10 @@ class Maps(Files):
     def stream_names(self, key: str) -> list[bytes]:
         """All that is left in the stream, sorted."""
         return sorted(name for name, _, _ in self.streams[key].read(1 << 20))
+
+    def stream_part(self, key: str, count: int) -> list[bytes]:
+        """The next *count* names as they come."""
+        return [name for name, _, _ in self.streams[key].read(count)]
 
     def stream_skip(self, key: str, count: int) -> int:
         return len(self.streams[key].read(count))

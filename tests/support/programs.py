@@ -17,7 +17,10 @@ from support.mounting import detach, running
 
 STRANGER: Final = 1001
 RUNTIME: Final = Path("/run/inopt")
-_PYTHON: Final = os.path.realpath(sys.executable)
+# One that other users reach, too.
+_PYTHON: Final = next(
+    path for path in ("/usr/bin/python3", os.path.realpath(sys.executable)) if os.path.exists(path)
+)
 _INOPT: Final = str(Path(sys.executable).with_name("inopt"))
 
 
@@ -41,7 +44,7 @@ def user_options(user: int) -> dict[str, object]:
 def client(
     code: str, *arguments: str, user: int = 0, timeout: float = 60
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python *code* in a process of its own (no venv: other users may not reach it)."""
+    """Run Python *code* in a process of its own, outside of the venv."""
     options: dict[str, object] = user_options(user)
     done: subprocess.CompletedProcess[str] = subprocess.run(  # type: ignore[call-overload]
         [_PYTHON, "-I", "-S", "-c", code, *arguments],
@@ -148,14 +151,15 @@ def left_by_dead(before: set[str]) -> list[str]:
     Daemons of others come and go: what one of theirs leaves when it is killed is still mounted.
     """
     deadline = time.monotonic() + 3
-    while left := [name for name in sorted(runtime_files() - before) if _is_orphan(name)]:
+    while left := [name for name in sorted(runtime_files() - before) if is_orphan(name)]:
         if time.monotonic() > deadline:
             break
         time.sleep(0.05)
     return left
 
 
-def _is_orphan(name: str) -> bool:
+def is_orphan(name: str) -> bool:
+    """Whether a file in the runtime directory is there, and of a daemon that runs no more."""
     stem, _, kind = name.partition(".")
     if kind == "log":
         with suppress(FileNotFoundError):
@@ -167,3 +171,8 @@ def _is_orphan(name: str) -> bool:
             return False
     with socket.socket(socket.AF_UNIX) as connection:
         return error_of(lambda: connection.connect(str(RUNTIME / name))) == errno.ECONNREFUSED
+
+
+def python_program() -> str:
+    """A Python that every user can run."""
+    return _PYTHON

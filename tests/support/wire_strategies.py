@@ -324,13 +324,15 @@ class FuseHeader(NamedTuple):
 
 @cache
 def fuse_header() -> FuseHeader | None:
-    """Read linux/fuse.h; None where it is not installed."""
+    """Read linux/fuse.h; None where it is not installed or older than 7.38."""
     if not os.path.exists(_HEADER_PATH):
         return None
     text = Path(_HEADER_PATH).read_text(encoding="utf-8")
     text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
     minor = re.search(r"#define FUSE_KERNEL_MINOR_VERSION (\d+)", text)
     assert minor is not None
+    if int(minor[1]) < 38:
+        return None
     structs: dict[str, CStruct] = {}
     for name, content in re.findall(r"struct (\w+) \{(.*?)\n\};", text, flags=re.DOTALL):
         structs[name] = _c_struct(content, structs)

@@ -40,6 +40,11 @@ def receive(pipe: BinaryIO) -> Any:
     return pickle.loads(pipe.read(int.from_bytes(length, "little")))  # noqa: S301 - our own
 
 
+def name_of(number: int) -> str:
+    """The name of an errno, by the one name that man pages use."""
+    return "EOPNOTSUPP" if number == errno.EOPNOTSUPP else errno.errorcode.get(number, str(number))
+
+
 def perform(operations: Operations, name: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
     """One operation: ``ok`` with its result, ``errno`` with its name, or ``bug`` with text."""
     try:
@@ -47,7 +52,7 @@ def perform(operations: Operations, name: str, arguments: tuple[Any, ...]) -> tu
     except OSError as error:
         if error.errno is None:
             return "bug", traceback.format_exc()
-        return "errno", errno.errorcode.get(error.errno, str(error.errno))
+        return "errno", name_of(error.errno)
     except Exception:
         return "bug", traceback.format_exc()
 

@@ -8,9 +8,9 @@ from typing import Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.wire_strategies import fuse_header
 
 from inopt.ops import GROUPS, NO_REPLY, OPCODE_LIMIT, Op, OpsMask, op_name
-from support.wire_strategies import fuse_header
 
 OPS: Final = st.sets(st.sampled_from(sorted(Op)))
 NUMBERS: Final = st.sets(st.integers(1, 64))

@@ -9,6 +9,22 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.wire_strategies import (
+    ATTRIBUTES,
+    DATA,
+    I32,
+    I64,
+    NAMES,
+    U16,
+    U32,
+    U64,
+    VALIDITIES,
+    parse_places,
+    peek,
+    seen_by_stat,
+    seen_by_statx,
+    unsigned,
+)
 
 from inopt.wire import layouts, notifications, replies, uapi
 from inopt.wire.kernel_replies import (
@@ -40,22 +56,6 @@ from inopt.wire.kernel_replies import (
     decode_statx,
 )
 from inopt.wire.replies import Attributes, DirectoryPage, Validity
-from support.wire_strategies import (
-    ATTRIBUTES,
-    DATA,
-    I32,
-    I64,
-    NAMES,
-    U16,
-    U32,
-    U64,
-    VALIDITIES,
-    parse_places,
-    peek,
-    seen_by_stat,
-    seen_by_statx,
-    unsigned,
-)
 
 calm = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -590,26 +590,25 @@ def test_direntplus_bytes() -> None:
     assert bytes(page.view()) == ENTRY + head + b"abc" + bytes(5)
 
 
+def append(page: DirectoryPage, name: bytes, *, plus: bool) -> bool:
+    return page.add_plus(ENTRY, 1, 2, 3, name) if plus else page.add(1, 2, 3, name)
+
+
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 255, 256, 257, 300])
-def test_a_page_holds_exactly_its_limit(length: int) -> None:
-    padded = (length + 7) // 8 * 8
+@pytest.mark.parametrize(("plus", "fixed"), [(False, 24), (True, 152)])
+def test_a_page_holds_exactly_its_limit(length: int, plus: bool, fixed: int) -> None:
+    size = fixed + (length + 7) // 8 * 8
     name = b"n" * length
-    for plus, size in ((False, 24 + padded), (True, 152 + padded)):
-        page = DirectoryPage(size)
-        assert page.fits(length, plus)
-        page.reset(size - 1)
-        assert not page.fits(length, plus)
-        add = (
-            (lambda: page.add_plus(ENTRY, 1, 2, 3, name))
-            if plus
-            else (lambda: page.add(1, 2, 3, name))
-        )
-        assert not add()
-        assert len(page) == 0
-        page.reset(1 << 20)
-        assert add()
-        assert len(page) == size
-        assert not add()
+    page = DirectoryPage(size)
+    assert page.fits(length, plus)
+    page.reset(size - 1)
+    assert not page.fits(length, plus)
+    assert not append(page, name, plus=plus)
+    assert len(page) == 0
+    page.reset(1 << 20)
+    assert append(page, name, plus=plus)
+    assert len(page) == size
+    assert not append(page, name, plus=plus)
 
 
 def test_a_page_without_room() -> None:

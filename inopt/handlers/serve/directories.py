@@ -98,7 +98,7 @@ def _look_up(
     context: Context, directory: OpenDirectory, name: bytes, number: int
 ) -> tuple[bytes, int]:
     try:
-        inode, attributes = context.tree.resolve_at(directory.descriptor, name, keep=False)
+        inode, attributes = context.tree.resolve_at(directory.descriptor, name)
     except OSError:
         # Gone, or not to be looked at: the kernel gets the name alone and asks when it must.
         return _NO_ENTRY, number

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from measure import pyfuse3
-from measure.programs import ENVIRONMENT, BenchError, Placement, on, run
+from bench.measure import pyfuse3
+from bench.measure.programs import ENVIRONMENT, BenchError, Placement, on, run
 
 BARE = "bare"
 INOPT_RW = "inopt rw"

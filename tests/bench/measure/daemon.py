@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from measure.contenders import INOPT_RW, Inopt, facts_of_inopt
-from measure.programs import Placement, on, run
-from measure.scratch import Scratch
+from bench.measure.contenders import INOPT_RW, Inopt, facts_of_inopt
+from bench.measure.programs import Placement, on, run
+from bench.measure.scratch import Scratch
 
 MEMORY = "memory"
 IDLE = "idle"

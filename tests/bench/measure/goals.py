@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from measure.contenders import BARE, BINDFS, INOPT_RW, PASSTHROUGHFS
-from measure.daemon import IDLE, MEMORY
+from bench.measure.contenders import BARE, BINDFS, INOPT_RW, PASSTHROUGHFS
+from bench.measure.daemon import IDLE, MEMORY
 
 
 @dataclass(frozen=True)

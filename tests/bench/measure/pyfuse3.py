@@ -7,7 +7,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from measure.programs import BenchError, run
+from bench.measure.programs import BenchError, run
 
 
 def cache_directory() -> Path:

@@ -8,11 +8,10 @@ import platform
 from statistics import median
 from typing import Any
 
+from bench.measure.contenders import BARE, PASSTHROUGHFS
+from bench.measure.goals import Rates, Verdict
 from rich.console import Console
 from rich.table import Table
-
-from measure.contenders import BARE, PASSTHROUGHFS
-from measure.goals import Rates, Verdict
 
 Samples = dict[str, dict[str, list[float]]]
 """All rates measured, by workload and contender, in the order of the rounds."""

@@ -9,7 +9,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from measure.programs import BenchError, run
+from bench.measure.programs import BenchError, run
 
 BENCH = Path(__file__).resolve().parents[1]
 _PER_DIRECTORY = 100

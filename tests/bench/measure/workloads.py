@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from measure.programs import BenchError, Placement, on, run, timed
-from measure.scratch import Scratch
+from bench.measure.programs import BenchError, Placement, on, run, timed
+from bench.measure.scratch import Scratch
 
 Measure = Callable[[Scratch, Path, Placement], float]
 _FIO_WARM_UP = 0.5  # seconds, so that the page cache of a contender that has one is warm
