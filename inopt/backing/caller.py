@@ -7,6 +7,7 @@ calling thread changes; everything is restored on the way out (credentials(7), c
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -69,7 +70,9 @@ def create_as(
     try:
         with acting_as(user, group, groups):
             return create()
-    except PermissionError:
+    except PermissionError as error:
+        if error.errno != errno.EACCES:
+            raise
         override = 1 << syscalls.CAP_DAC_OVERRIDE | 1 << syscalls.CAP_DAC_READ_SEARCH
         with acting_as(user, group, groups_of(pid) or groups, capabilities=override):
             return create()

@@ -40,6 +40,18 @@ class OpenFile:
             tree.descriptors.held += 1
         return self.descriptor
 
+    def any_fileno(self, tree: Tree) -> int:
+        """A descriptor of the backing file for what needs no particular access mode (fsync).
+
+        An open outlives what would forbid it now: the file may have become immutable since.
+        """
+        try:
+            return self.fileno(tree)
+        except OSError:
+            self.descriptor = tree.open(self.inode, os.O_RDONLY)
+            tree.descriptors.held += 1
+            return self.descriptor
+
     def close(self, tree: Tree) -> None:
         """Close the descriptor, if there is one."""
         if self.descriptor >= 0:

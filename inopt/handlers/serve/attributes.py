@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from inopt import syscalls
-from inopt.backing.caller import acting_as
+from inopt.backing.caller import acting_as, groups_of
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import attributes_of
 from inopt.handlers.serve.context import Context
@@ -61,8 +61,9 @@ def setattr_(context: Context, header: Header, body: bodies.Setattr) -> bytes:
     inode = tree.table.get(header.nodeid)
     valid = body.valid
     if valid & (uapi.FATTR_UID | uapi.FATTR_GID):
-        os.chown(
+        _change_owner(
             tree.path(inode),
+            header,
             body.uid if valid & uapi.FATTR_UID else _UNCHANGED,
             body.gid if valid & uapi.FATTR_GID else _UNCHANGED,
         )
@@ -73,19 +74,30 @@ def setattr_(context: Context, header: Header, body: bodies.Setattr) -> bytes:
     if valid & (uapi.FATTR_ATIME | uapi.FATTR_MTIME):
         _set_times(tree.descriptor(inode), body)
     if not valid & _CHANGES:
-        _touch_owner(tree.path(inode), header)
+        # What is left of chown(path, -1, -1): set-id bits go, and the change time moves. The
+        # kernel also sends this before a write that is to remove privileges. That the writer
+        # need not own the file does no harm: the WRITE removes them, too.
+        with suppress(PermissionError), acting_as(header.uid, header.gid, _groups(header)):
+            os.chown(tree.path(inode), _UNCHANGED, _UNCHANGED)
     handle = body.handle if valid & uapi.FATTR_FH else None
     return replies.attr(_attributes(context, inode, handle), context.validity, inode.number)
 
 
-def _touch_owner(path: bytes, header: Header) -> None:
-    """What is left of chown(path, -1, -1): set-id bits go, and the change time moves.
+def _change_owner(path: bytes, header: Header, user: int, group: int) -> None:
+    """chown(2) as the caller, whose groups decide whether the set-group-id bit stays.
 
-    The kernel also sends this before a write that is to remove privileges. That the writer need
-    not own the file does no harm: the WRITE removes them, too.
+    A caller that may do so although it is not the owner (by a capability) is let through: the
+    kernel has checked.
     """
-    with suppress(PermissionError), acting_as(header.uid, header.gid):
-        os.chown(path, _UNCHANGED, _UNCHANGED)
+    if header.uid:
+        with suppress(PermissionError), acting_as(header.uid, header.gid, _groups(header)):
+            os.chown(path, user, group)
+            return
+    os.chown(path, user, group)
+
+
+def _groups(header: Header) -> tuple[int, ...]:
+    return groups_of(header.pid) if header.uid else ()
 
 
 def _truncate(context: Context, header: Header, body: bodies.Setattr, inode: Inode) -> None:

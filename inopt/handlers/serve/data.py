@@ -17,7 +17,9 @@ from inopt.wire.bodies import Header
 
 # Who opens the backing file is the daemon, so these are not passed on as they are: names are
 # resolved, truncation is done as the caller, and where appends go is told by each WRITE.
-_NOT_PASSED: Final = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_NOFOLLOW | os.O_APPEND
+_NOT_PASSED: Final = (
+    os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_NOFOLLOW | os.O_APPEND | os.O_TMPFILE
+)
 _COPY_LIMIT: Final = 64 << 20  # so that an interrupted copy ends soon
 
 
@@ -75,7 +77,7 @@ def finish_open(
     except BaseException:
         os.close(descriptor)
         raise
-    if backing_id:
+    if backing_id and not flags & os.O_APPEND:
         # The kernel has the file now; a descriptor is opened again if one should be needed.
         os.close(descriptor)
         descriptor = -1
@@ -134,7 +136,7 @@ def release(context: Context, _header: Header, body: bodies.Release) -> bytes:
 
 def fsync(context: Context, _header: Header, body: bodies.Fsync) -> bytes:
     """FSYNC."""
-    descriptor = context.files.get(body.handle).fileno(context.tree)
+    descriptor = context.files.get(body.handle).any_fileno(context.tree)
     if body.fsync_flags & uapi.FSYNC_FDATASYNC:
         os.fdatasync(descriptor)
     else:
@@ -144,7 +146,7 @@ def fsync(context: Context, _header: Header, body: bodies.Fsync) -> bytes:
 
 def lseek(context: Context, _header: Header, body: bodies.Lseek) -> bytes:
     """LSEEK: data and holes; the daemon's own position means nothing."""
-    descriptor = context.files.get(body.handle).fileno(context.tree)
+    descriptor = context.files.get(body.handle).any_fileno(context.tree)
     return replies.lseek(os.lseek(descriptor, body.offset, body.whence))
 
 

@@ -19,6 +19,9 @@ _TRUSTED_PREFIX: Final = "trusted."
 # linux/fs.h; the kernel's client sends the first two with 4 bytes though they say 8.
 _FS_IOC_GETFLAGS: Final = 0x80086601
 _FS_IOC_SETFLAGS: Final = 0x40086602
+_FS_IOC_GETVERSION: Final = 0x80087601
+_FS_IOC_GETFSLABEL: Final = 0x81009431
+_FS_IOC_GETFSUUID: Final = 0x80111500
 _FS_IOC_FSGETXATTR: Final = 0x801C581F
 _FS_IOC_FSSETXATTR: Final = 0x401C5820
 _FS_IOC32_GETFLAGS: Final = 0x80046601
@@ -27,13 +30,16 @@ _READING: Final = {
     _FS_IOC_GETFLAGS: _FS_IOC_GETFLAGS,
     _FS_IOC32_GETFLAGS: _FS_IOC_GETFLAGS,
     _FS_IOC_FSGETXATTR: _FS_IOC_FSGETXATTR,
+    _FS_IOC_GETVERSION: _FS_IOC_GETVERSION,
+    _FS_IOC_GETFSLABEL: _FS_IOC_GETFSLABEL,
+    _FS_IOC_GETFSUUID: _FS_IOC_GETFSUUID,
 }
 _WRITING: Final = {
     _FS_IOC_SETFLAGS: _FS_IOC_SETFLAGS,
     _FS_IOC32_SETFLAGS: _FS_IOC_SETFLAGS,
     _FS_IOC_FSSETXATTR: _FS_IOC_FSSETXATTR,
 }
-_LARGEST_ARGUMENT: Final = 28  # struct fsxattr
+_LARGEST_ARGUMENT: Final = 256  # a label
 
 
 def getxattr(context: Context, header: Header, body: bodies.Getxattr) -> bytes:
@@ -93,7 +99,7 @@ def _require_owner_for_acl(context: Context, header: Header, inode: Inode, name:
 
 
 def ioctl(context: Context, _header: Header, body: bodies.Ioctl) -> bytes:
-    """IOCTL: inode flags (chattr, lsattr) and project ids; others are ``ENOTTY``.
+    """IOCTL: inode flags (chattr), project ids, which filesystem it is; others are ``ENOTTY``.
 
     Many programs ask each file they open whether it is a terminal, so that answer costs nothing.
     """
@@ -104,7 +110,7 @@ def ioctl(context: Context, _header: Header, body: bodies.Ioctl) -> bytes:
     if body.flags & uapi.IOCTL_DIR:
         descriptor = context.directories.get(body.handle).descriptor
     else:
-        descriptor = context.files.get(body.handle).fileno(context.tree)
+        descriptor = context.files.get(body.handle).any_fileno(context.tree)
     argument = bytearray(_LARGEST_ARGUMENT)
     if reading is not None:
         fcntl.ioctl(descriptor, reading, argument)
