@@ -17,6 +17,9 @@ from support.programs import (
     sh,
 )
 
+from inopt.exceptions import UsageError
+from inopt.policy.load import parse_policy
+
 pytestmark = pytest.mark.host
 
 
@@ -80,6 +83,7 @@ def test_unknown_policy(tree: Path) -> None:
         (b"version: *one\n", "1:10", "YAML"),
         (b"version: !!python/object:os.system 1\n", "1:10", "YAML"),
         (b"version: 1\n---\nversion: 1\n", "2:1", "YAML"),
+        (b"version: 1\nrequire: rw\nrequire: none\n", "3:1", "require"),
         (b"- version: 1\n", "1:1", "array"),
         (b"", "1:1", "null"),
         (b"just words\n", "1:1", "str"),
@@ -89,10 +93,18 @@ def test_unknown_policy(tree: Path) -> None:
         (b"version: " + b"[" * 5000, "1:1", "YAML"),
     ],
 )
-def test_malformed_policy(tree: Path, text: bytes, where: str, what: str) -> None:
+def test_malformed_policy(text: bytes, where: str, what: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_policy(text, "bad.yaml")
+    assert str(caught.value).startswith(f"bad.yaml:{where}: ")
+    assert what in str(caught.value)
+
+
+@pytest.mark.parametrize("text", [b"version: 1\nfoo: 2\n", b"version: 1\n\tfoo: 2\n"])
+def test_malformed_policy_mounts_nothing(tree: Path, text: bytes) -> None:
     policy = tree / "bad.yaml"
     policy.write_bytes(text)
-    check_refused(tree, str(policy), *places_of(tree), naming=(f"{policy}:{where}: ", what))
+    check_refused(tree, str(policy), *places_of(tree), naming=(f"{policy}:2:1: ",))
 
 
 def test_policy_that_is_none(tree: Path) -> None:
@@ -245,6 +257,15 @@ def test_without_privilege(tree: Path) -> None:
     )
     assert mounts_below(tree) == []
     assert left_by_dead(files) == []
+
+
+def test_root_of_a_user_namespace(tree: Path) -> None:
+    # It is called root, but may register no backing files and act as nobody.
+    if sh("unshare", "-Urm", "true", check=False).returncode:
+        pytest.skip("no user namespaces here")
+    command = [inopt_program(), "mount", "mirror", *places_of(tree), "--tier", "rw"]
+    check_line(sh("unshare", "-Urm", *command, check=False), "root")
+    assert mounts_below(tree) == []
 
 
 @pytest.mark.parametrize("command", ["umount", "stats"])

@@ -109,19 +109,20 @@ def moved_by_operations(stage: Stage) -> None:
     user.recent(b"x")
     user.link(aged(b"l"), b"l2")
     user.recent(b"l")
-    for make in (
-        lambda: user.mkdir(b"dir/sub"),
-        lambda: user.rename(b"f", b"dir/f"),
-        lambda: user.symlink(b"s", b"dir/s"),
-        lambda: user.unlink(b"dir/s"),
-        lambda: user.rmdir(b"dir/sub"),
-        lambda: user.write_file(b"dir/f", b"again"),
-        lambda: user.link(b"dir/f", b"dir/g"),
-        lambda: user.rename(b"dir/f", b"dir/h"),
-        lambda: user.rename(b"dir/h", b"f"),
-    ):
+    steps: tuple[tuple[str, *tuple[bytes, ...]], ...] = (
+        ("mkdir", b"dir/sub"),
+        ("rename", b"f", b"dir/f"),
+        ("symlink", b"s", b"dir/s"),
+        ("unlink", b"dir/s"),
+        ("rmdir", b"dir/sub"),
+        ("write_file", b"dir/f", b"again"),
+        ("link", b"dir/f", b"dir/g"),
+        ("rename", b"dir/f", b"dir/h"),
+        ("rename", b"dir/h", b"f"),
+    )
+    for operation, *paths in steps:
         aged(b"dir")
-        make()
+        user.call(operation, *paths)
         user.recent(b"dir")
 
 

@@ -186,8 +186,8 @@ def _protected(stage: Stage, flag: int) -> None:
                 client.access(b"f", os.W_OK)
                 client.access(b"d", os.W_OK)
     root.read_file(b"f")
-    for name in ("held-f", "held-d"):
-        root.set_flags(name, 0, flag)
+    for slot in ("held-f", "held-d"):
+        root.set_flags(slot, 0, flag)
 
 
 @pytest.mark.parametrize(

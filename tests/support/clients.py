@@ -16,7 +16,7 @@ from support.worker import receive, send
 USER: Final = 1001
 MEMBER: Final = 1002
 TEAM: Final = 2000
-_TESTS: Final = Path(__file__).resolve().parent.parent
+TESTS: Final = Path(__file__).resolve().parent.parent
 _PATIENCE: Final = 20.0
 
 # Who there is: uid, gid, supplementary groups. Two of a kind are two processes.
@@ -54,7 +54,7 @@ class Client:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd="/",
-            env={**os.environ, "PYTHONPATH": str(_TESTS)},
+            env={**os.environ, "PYTHONPATH": str(TESTS)},
         )  # fmt: skip
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -120,7 +120,7 @@ class Clients:
         self._clients: dict[str, Client] = {}
 
     def get(self, name: str) -> Client:
-        """The client of that name."""
+        """The client of that name, a new process if it has died."""
         if name not in self._clients or not self._clients[name].runs:
             self._clients[name] = Client(name)
         return self._clients[name]
