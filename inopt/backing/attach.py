@@ -35,15 +35,15 @@ class _Io:
 class Attachments:
     """Backing ids by inode, from first open to last release. Thread-safe.
 
-    *register* takes a descriptor and returns a backing id or raises `OSError`; *release* takes
-    the id. Both are None where the session has no bypass.
+    *register* takes an inode and a descriptor of it, and returns a backing id or raises
+    `OSError`; *release* takes the id. Both are None where the session has no bypass.
     """
 
     __slots__ = ("_identity", "_lock", "_register", "_release", "_told", "registered")
 
     def __init__(
         self,
-        register: Callable[[int], int] | None = None,
+        register: Callable[[Inode, int], int] | None = None,
         release: Callable[[int], None] | None = None,
     ) -> None:
         self._register = register
@@ -97,7 +97,7 @@ class Attachments:
             if writes and status.st_mode & (stat.S_ISUID | stat.S_ISGID):
                 # Who writes decides whether set-id bits stay; bypassed writes do not tell who.
                 return 0
-            backing_id: int = self._identity.run(status.st_uid, lambda: register(descriptor))
+            backing_id: int = self._identity.run(status.st_uid, lambda: register(inode, descriptor))
         except OSError as error:
             # One line for each reason: a whole stacked filesystem would fail alike.
             number = error.errno or 0

@@ -8,7 +8,9 @@ file): it is retired, and closed when every request that could have seen it has 
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 from collections import OrderedDict
 from contextlib import suppress
 from typing import Final, Protocol
@@ -27,18 +29,19 @@ class Worker(Protocol):
 
 
 class DescriptorCache:
-    """The least recently used ``O_PATH`` descriptors by nodeid, within a budget.
+    """The least recently used ``O_PATH`` descriptors of directories by nodeid, within a budget.
 
     *budget* is the number of descriptors the whole daemon may hold. What open files and pinned
     inodes hold (`held`) is taken out of the cache's share.
     """
 
-    __slots__ = ("_cached", "_retired", "budget", "epoch", "held", "workers")
+    __slots__ = ("_cached", "_retired", "budget", "epoch", "held", "limit", "workers")
 
     def __init__(self, budget: int) -> None:
         self._cached: OrderedDict[int, int] = OrderedDict()
         self._retired: list[tuple[int, int]] = []
         self.budget = budget
+        self.limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.held = 0
         self.epoch = 0
         self.workers: list[Worker] = []
@@ -50,6 +53,16 @@ class DescriptorCache:
     def capacity(self) -> int:
         """How many descriptors may be cached now."""
         return max(_SMALLEST_CACHE, self.budget - RESERVED - self.held)
+
+    def hold(self) -> None:
+        """Count a descriptor that is held outside of the cache.
+
+        Raises `OSError` ``ENFILE`` near the system's limit: what is reserved keeps the daemon
+        able to answer.
+        """
+        if self.held >= self.limit - RESERVED - _SMALLEST_CACHE:
+            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+        self.held += 1
 
     def get(self, nodeid: int) -> int:
         """The cached descriptor, or -1."""
@@ -68,10 +81,6 @@ class DescriptorCache:
         while len(self._cached) > self.capacity:
             self.retire(self._cached.popitem(last=False)[1])
         return descriptor
-
-    def take(self, nodeid: int) -> int:
-        """Take a descriptor out of the cache: it is the caller's now; -1 if there is none."""
-        return self._cached.pop(nodeid, -1)
 
     def drop(self, nodeid: int) -> None:
         """Forget a nodeid; its descriptor is closed when nobody can be using it."""

@@ -2,8 +2,8 @@
 
 A nodeid equals the backing ``st_ino``. Numbers that cannot (another mount or device below the
 root, an inode number 1 that is not the root's, one with the top bit set) come from a range of
-their own, with the top bit set. An inode number that the backing filesystem has reused is told
-apart by its file handle and gets another generation, as the kernel expects.
+their own, with the top bit set, and so does the nodeid of an inode whose number another one had
+that the kernel still knows: the two are told apart by their file handles.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import os
 import struct
 import zlib
 from threading import Lock
-from typing import Final
+from typing import Final, TypeAlias
 
 from inopt.backing.filesystems import Filesystem
 
 ROOT_NODEID: Final = 1
 FOREIGN: Final = 1 << 63
+
+# What tells a backing inode from all others of one moment: mount id, device (major, minor), number.
+Key: TypeAlias = tuple[int, int, int, int]
 
 
 class Inode:
@@ -35,13 +38,21 @@ class Inode:
         "generation",
         "handle",
         "io",
+        "is_directory",
         "lookups",
         "nodeid",
         "number",
     )
 
     def __init__(
-        self, nodeid: int, number: int, filesystem: Filesystem, handle: bytes, descriptor: int = -1
+        self,
+        nodeid: int,
+        number: int,
+        filesystem: Filesystem,
+        handle: bytes,
+        descriptor: int = -1,
+        *,
+        is_directory: bool = False,
     ) -> None:
         self.nodeid = nodeid
         self.number = number
@@ -50,6 +61,7 @@ class Inode:
         self.generation = generation_of(handle)
         self.lookups = 0
         self.descriptor = descriptor
+        self.is_directory = is_directory
         self.io: object | None = None
 
     def __repr__(self) -> str:
@@ -88,15 +100,16 @@ class InodeTable:
     inode is dropped. The root is never forgotten.
     """
 
-    __slots__ = ("_foreign", "_foreign_keys", "_inodes", "_lock", "_next_foreign", "root")
+    __slots__ = ("_aliases", "_inodes", "_keys", "_lock", "_next_alias", "root")
 
     def __init__(self, root: Inode) -> None:
         self.root = root
         self._lock = Lock()
         self._inodes: dict[int, Inode] = {ROOT_NODEID: root}
-        self._foreign: dict[tuple[int, int, int, int], int] = {}
-        self._foreign_keys: dict[int, tuple[int, int, int, int]] = {}
-        self._next_foreign = FOREIGN
+        # The nodeids that are not inode numbers, both ways.
+        self._aliases: dict[Key, int] = {}
+        self._keys: dict[int, Key] = {}
+        self._next_alias = FOREIGN
 
     def __len__(self) -> int:
         return len(self._inodes)
@@ -108,12 +121,14 @@ class InodeTable:
         except KeyError:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
 
-    def find(self, key: tuple[int, int, int, int]) -> Inode | None:
-        """The inode of a `key_of`, if it is known; its lookup count stays."""
-        nodeid = self._foreign.get(key) if self._is_foreign(key) else key[3]
+    def find(self, key: Key) -> Inode | None:
+        """The inode of *key*, if it is known; its lookup count stays."""
+        nodeid = self._aliases.get(key)
+        if nodeid is None:
+            nodeid = None if self._is_foreign(key) else key[3]
         return None if nodeid is None else self._inodes.get(nodeid)
 
-    def _is_foreign(self, key: tuple[int, int, int, int]) -> bool:
+    def _is_foreign(self, key: Key) -> bool:
         root = self.root.filesystem
         return (
             key[0] != root.mount_id
@@ -125,38 +140,39 @@ class InodeTable:
 
     def adopt(
         self,
-        key: tuple[int, int, int, int],
+        key: Key,
         filesystem: Filesystem,
         handle: bytes,
         descriptor: int,
-    ) -> tuple[Inode, bool, Inode | None]:
-        """Count one lookup of a backing inode.
+        *,
+        is_directory: bool = False,
+    ) -> tuple[Inode, bool]:
+        """Count one lookup of a backing inode; returns it, and whether it is new here.
 
-        *key* is mount id, device major and minor, inode number. *descriptor* is kept in the inode
-        when *handle* is empty. Returns the inode, whether it is new here, and the earlier inode
-        of the same number that it replaces in the table.
+        *descriptor* is kept in a new inode when *handle* is empty.
         """
         with self._lock:
-            if self._is_foreign(key):
-                nodeid = self._foreign.get(key, 0)
-                if not nodeid:
-                    nodeid = self._next_foreign
-                    self._next_foreign += 1
-                    self._foreign[key] = nodeid
-                    self._foreign_keys[nodeid] = key
-                number = nodeid
-            else:
-                nodeid = number = key[3]
+            foreign = self._is_foreign(key)
+            nodeid = self._aliases.get(key, -1) if self._aliases or foreign else key[3]
+            if nodeid < 0 and not foreign:
+                nodeid = key[3]
             inode = self._inodes.get(nodeid)
             if inode is not None and inode.handle == handle:
                 inode.lookups += 1
-                return inode, False, None
-            replaced = inode
-            inode = Inode(nodeid, number, filesystem, handle, -1 if handle else descriptor)
-            # The kernel forgets both under one nodeid, so the counts of both are one sum.
-            inode.lookups = 1 + (replaced.lookups if replaced is not None else 0)
+                return inode, False
+            if inode is not None or foreign:
+                # A reused number: the kernel would mark an inode bad that gets another
+                # generation, and whoever is about to open it would meet EIO.
+                nodeid = self._next_alias
+                self._next_alias += 1
+                self._aliases[key] = nodeid
+                self._keys[nodeid] = key
+            number = nodeid if foreign else key[3]
+            kept = -1 if handle else descriptor
+            inode = Inode(nodeid, number, filesystem, handle, kept, is_directory=is_directory)
+            inode.lookups = 1
             self._inodes[nodeid] = inode
-            return inode, True, replaced
+            return inode, True
 
     def count_again(self, inode: Inode) -> None:
         """Count one more lookup of an inode that is in the table."""
@@ -173,9 +189,9 @@ class InodeTable:
             if inode.lookups > 0:
                 return None
             del self._inodes[nodeid]
-            key = self._foreign_keys.pop(nodeid, None)
-            if key is not None:
-                del self._foreign[key]
+            key = self._keys.pop(nodeid, None)
+            if key is not None and self._aliases.get(key) == nodeid:
+                del self._aliases[key]
             return inode
 
     def snapshot(self) -> list[Inode]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from inopt import syscalls
 from inopt.backing.descriptors import DescriptorCache
 from inopt.backing.filesystems import Filesystem, flushes_at_close, mount_descriptor
-from inopt.backing.inodes import ROOT_NODEID, Inode, InodeTable, inode_number_of
+from inopt.backing.inodes import ROOT_NODEID, Inode, InodeTable, Key, inode_number_of
 from inopt.wire.replies import Attributes
 
 _HANDLE_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -35,7 +38,7 @@ def attributes_of(descriptor: int, name: bytes = b"") -> Attributes:
     )  # fmt: skip
 
 
-def key_of(attributes: Attributes) -> tuple[int, int, int, int]:
+def key_of(attributes: Attributes) -> Key:
     """What tells a backing inode from all others of this moment."""
     return (
         attributes.mount_id,
@@ -62,13 +65,21 @@ class Tree:
             mount_descriptor(descriptor),
         )
         handle = syscalls.name_to_handle(descriptor)[0] if root_filesystem.has_handles else b""
-        root = Inode(ROOT_NODEID, attributes.inode, root_filesystem, handle, descriptor)
+        root = Inode(
+            ROOT_NODEID,
+            attributes.inode,
+            root_filesystem,
+            handle,
+            descriptor,
+            is_directory=True,
+        )
         root.lookups = 1
         self.root = root
         self.table = InodeTable(root)
         self.descriptors = DescriptorCache(budget)
         self._filesystems = {attributes.mount_id: root_filesystem}
         self._root_key = key_of(attributes)
+        self._quiet_mount = -1
         # Whether the root's filesystem has file handles (else each known inode costs a descriptor).
         self.has_handles = root_filesystem.has_handles
         self.flushes_at_close = flushes_at_close(syscalls.filesystem_type(descriptor))
@@ -82,6 +93,8 @@ class Tree:
         self.descriptors.close()
         for filesystem in self._filesystems.values():
             filesystem.close()
+        if self._quiet_mount >= 0:
+            os.close(self._quiet_mount)
 
     # --- from a name to an inode ---------------------------------------------------------------
 
@@ -119,9 +132,8 @@ class Tree:
         key = key_of(attributes)
         if key == self._root_key:
             return None
-        inode, _, replaced = self.table.adopt(key, filesystem, handle, -1)
-        if replaced is not None:
-            self._drop(replaced)
+        is_directory = stat.S_ISDIR(attributes.mode)
+        inode, _ = self.table.adopt(key, filesystem, handle, -1, is_directory=is_directory)
         return inode, attributes
 
     def adopt(self, descriptor: int) -> tuple[Inode, Attributes]:
@@ -132,7 +144,7 @@ class Tree:
         except BaseException:
             os.close(descriptor)
             raise
-        if inode.descriptor < 0:
+        if inode.descriptor < 0 and inode.is_directory:
             self.descriptors.put(inode.nodeid, descriptor)
         elif inode.descriptor != descriptor:
             os.close(descriptor)
@@ -146,10 +158,16 @@ class Tree:
         attributes = attributes_of(descriptor)
         if self.has_handles and attributes.links:
             return self._adopt(descriptor, attributes), attributes
-        pinned = os.open(f"/proc/self/fd/{descriptor}", os.O_PATH | os.O_CLOEXEC)
-        inode, attributes = self.adopt(pinned)
-        if not attributes.links:
-            self._pin(inode)
+        path_only = os.open(f"/proc/self/fd/{descriptor}", os.O_PATH | os.O_CLOEXEC)
+        try:
+            inode = self._adopt(path_only, attributes)
+            if inode.descriptor < 0 and not attributes.links:
+                self._pin(inode, path_only)
+        except BaseException:
+            os.close(path_only)
+            raise
+        if inode.descriptor != path_only:
+            os.close(path_only)
         return inode, attributes
 
     def _adopt(self, descriptor: int, attributes: Attributes) -> Inode:
@@ -166,11 +184,16 @@ class Tree:
         key = key_of(attributes)
         if key == self._root_key:
             return self.root
-        inode, new, replaced = self.table.adopt(key, filesystem, handle, descriptor)
-        if replaced is not None:
-            self._drop(replaced)
+        inode, new = self.table.adopt(
+            key, filesystem, handle, descriptor, is_directory=stat.S_ISDIR(attributes.mode)
+        )
         if new and inode.descriptor >= 0:
-            self.descriptors.held += 1
+            try:
+                self.descriptors.hold()
+            except OSError:
+                inode.descriptor = -1
+                self.table.forget(inode.nodeid, 1)
+                raise
         return inode
 
     def _enter(self, descriptor: int, attributes: Attributes) -> Filesystem:
@@ -225,13 +248,15 @@ class Tree:
         descriptor = inode.descriptor
         if descriptor >= 0:
             return descriptor
+        if not inode.is_directory:
+            # Not kept: a descriptor would keep the space of a file that is removed underneath.
+            descriptor = self._open_handle(inode, _HANDLE_FLAGS)
+            self.descriptors.retire(descriptor)
+            return descriptor
         descriptor = self.descriptors.get(inode.nodeid)
         if descriptor >= 0:
             return descriptor
-        descriptor = syscalls.open_by_handle(
-            inode.filesystem.descriptor, inode.handle, _HANDLE_FLAGS
-        )
-        return self.descriptors.put(inode.nodeid, descriptor)
+        return self.descriptors.put(inode.nodeid, self._open_handle(inode, _HANDLE_FLAGS))
 
     def path(self, inode: Inode) -> bytes:
         """A path that leads to *inode* itself, for calls that take no descriptor (proc(5))."""
@@ -240,10 +265,39 @@ class Tree:
     def open(self, inode: Inode, flags: int) -> int:
         """Open *inode* with the flags of open(2); the descriptor is the caller's."""
         if inode.descriptor < 0:
-            return syscalls.open_by_handle(
-                inode.filesystem.descriptor, inode.handle, flags | os.O_CLOEXEC
-            )
+            return self._open_handle(inode, flags | os.O_CLOEXEC)
         return os.open(b"/proc/self/fd/%d" % inode.descriptor, flags & ~os.O_NOFOLLOW)
+
+    def _open_handle(self, inode: Inode, flags: int) -> int:
+        try:
+            return syscalls.open_by_handle(inode.filesystem.descriptor, inode.handle, flags)
+        except OSError as error:
+            if error.errno == errno.ENOMEM:
+                # ext4 says so for a number that is just being given to another inode.
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from error
+            raise
+
+    def leave_access_times(self) -> None:
+        """From now on `quiet` descriptors leave access times alone. Raises `OSError`."""
+        self._quiet_mount = syscalls.clone_mount(
+            self.root.descriptor, syscalls.MOUNT_ATTR_NOATIME, syscalls.MOUNT_ATTR_ATIME
+        )
+
+    @contextmanager
+    def quiet(self, inode: Inode, descriptor: int) -> Iterator[int]:
+        """A descriptor of *inode* for the kernel to open the backing file by.
+
+        Whether reading moves access times is then decided by its mount, not by open flags: so
+        with `leave_access_times` it is one on a mount that does not, else *descriptor* itself.
+        """
+        if self._quiet_mount < 0 or inode.filesystem is not self.root.filesystem:
+            yield descriptor
+            return
+        quiet = syscalls.open_by_handle(self._quiet_mount, inode.handle, _HANDLE_FLAGS)
+        try:
+            yield quiet
+        finally:
+            os.close(quiet)
 
     def attributes(self, inode: Inode) -> Attributes:
         """The attributes of *inode* now."""
@@ -275,18 +329,15 @@ class Tree:
                 return
             if syscalls.name_to_handle(descriptor)[0] != inode.handle:
                 return
-            inode.descriptor = descriptor
-            self.descriptors.held += 1
+            self._pin(inode, descriptor)
             descriptor = -1
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
 
-    def _pin(self, inode: Inode) -> None:
-        if inode.descriptor < 0:
-            self.descriptor(inode)  # so that it is in the cache
-            inode.descriptor = self.descriptors.take(inode.nodeid)
-            self.descriptors.held += 1
+    def _pin(self, inode: Inode, descriptor: int) -> None:
+        self.descriptors.held += 1  # without asking: it has been opened already
+        inode.descriptor = descriptor
 
     def forget(self, nodeid: int, count: int) -> None:
         """Take back *count* lookups of *nodeid*; the last one frees the inode."""

@@ -162,10 +162,10 @@ def _backing_findings(path: str) -> Iterator[Finding]:
         "acls",
         "ok" if facts.acls else "note",
         facts.acls,
-        "ACLs are stored and inherited; they are enforced with -o acl"
+        "POSIX ACLs are stored, inherited and enforced (unless -o noacl)"
         if facts.acls
-        else "the backing filesystem has no POSIX ACLs",
-        "mount with -o acl to have them enforced" if facts.acls else "",
+        else "there are no POSIX ACLs to enforce",
+        "" if facts.acls else "use a filesystem with ACLs, mounted with them",
     )
     yield _stack_depth(path)
 

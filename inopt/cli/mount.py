@@ -14,6 +14,7 @@ import trio
 
 from inopt.exceptions import InoptError, UsageError
 from inopt.kernel.dialects import Tier
+from inopt.kernel.mounts import require_privilege
 from inopt.kernel.options import parse_options
 from inopt.policy.load import load_policy, shipped_policies
 from inopt.session import logs, places
@@ -94,16 +95,22 @@ def mount(
         fd_budget=fd_budget,
         readers=readers,
     )
-    if os.geteuid() != 0:
-        raise UsageError(
-            "mount: needs root: the bypass and acting as the caller need CAP_SYS_ADMIN"
-        )
+    require_privilege()
     if foreground:
         logs.configure(sys.stderr, log_format, log_level)
         _run(settings, lambda: None)
     else:
-        log_path = os.path.abspath(log_file) if log_file else None
+        log_path = _writable_log(log_file) if log_file else None
         _run_in_background(settings, log_path, log_format, log_level)
+
+
+def _writable_log(path: str) -> str:
+    """The absolute path of a log file. Raises `UsageError` while there is a shell to tell."""
+    try:
+        with open(path, "a", encoding="utf-8"):
+            return os.path.abspath(path)
+    except OSError as error:
+        raise UsageError(f"--log-file '{path}': {error.strerror}: name a writable file") from error
 
 
 def _run(settings: Settings, ready: Callable[[], None]) -> None:

@@ -98,6 +98,19 @@ def is_dead(mountpoint: str) -> bool:
     return False
 
 
+def require_privilege() -> None:
+    """Raise `UsageError` unless this is root of the initial user namespace.
+
+    Root of another one may mount, but neither act as other users nor register backing files.
+    """
+    way_out = "run as root of the initial user namespace"
+    if os.geteuid() != 0 or not syscalls.has_capability(syscalls.CAP_SYS_ADMIN):
+        raise UsageError(f"mount: needs root (CAP_SYS_ADMIN): {way_out}")
+    with open("/proc/self/uid_map", encoding="ascii") as uid_map:
+        if uid_map.read().split() != ["0", "0", "4294967295"]:
+            raise UsageError(f"mount: this user namespace is not the initial one: {way_out}")
+
+
 def mount(device: Device, source: str, mountpoint: str, options: MountOptions) -> None:
     """Mount the session of *device* at *mountpoint*.
 

@@ -67,18 +67,21 @@ _IGNORED: Final = frozenset(
 _VALUED: Final = ("max_read", "max_stack_depth", "fsname", "subtype")
 _OWN: Final = ("acl", "posix_acl", "noacl", "writeback_cache")
 _SMALLEST_READ: Final = 4096
+_LARGEST_READ: Final = 0xFFFFFFFF
+_MOST_DIGITS: Final = 10
 
 
 class MountOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What ``-o`` says.
 
     ``flags`` are mount(2)'s. ``max_read`` is the largest READ request in bytes, None for the
-    kernel's own. ``source_name`` is what the mount table shows as the source.
+    kernel's own. ``acl`` None: enforce POSIX ACLs if the source has them. ``source_name`` is
+    what the mount table shows as the source.
     """
 
     flags: int = 0
     max_read: int | None = None
-    acl: bool = False
+    acl: bool | None = None
     writeback_cache: bool = False
     max_stack_depth: int = 1
     source_name: str | None = None
@@ -94,7 +97,8 @@ def parse_options(texts: tuple[str, ...] | list[str]) -> MountOptions:
     """Parse the values of all ``-o``; later ones win. Raises `UsageError` for an unknown one."""
     flags = 0
     values: dict[str, str] = {}
-    acl = writeback_cache = False
+    acl: bool | None = None
+    writeback_cache = False
     for option in (word for text in texts for word in text.split(",") if word):
         name, equals, value = option.partition("=")
         if not equals and name in _SET:
@@ -114,22 +118,24 @@ def parse_options(texts: tuple[str, ...] | list[str]) -> MountOptions:
             raise UsageError(_unknown(option, name))
     return MountOptions(
         flags=flags,
-        max_read=_number(values, "max_read", _SMALLEST_READ),
+        max_read=_number(values, "max_read", _SMALLEST_READ, _LARGEST_READ),
         acl=acl,
         writeback_cache=writeback_cache,
-        max_stack_depth=_number(values, "max_stack_depth", 1) or 1,
+        max_stack_depth=_number(values, "max_stack_depth", 1, 2) or 1,
         source_name=values.get("fsname"),
         subtype=values.get("subtype", "inopt"),
     )
 
 
-def _number(values: dict[str, str], name: str, smallest: int) -> int | None:
+def _number(values: dict[str, str], name: str, smallest: int, largest: int) -> int | None:
     text = values.get(name)
     if text is None:
         return None
-    if not text.isascii() or not text.isdigit() or int(text) < smallest:
-        raise UsageError(f"option {name}={text}: expected a whole number from {smallest}")
-    return int(text)
+    if text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS:
+        number = int(text)
+        if smallest <= number <= largest:
+            return number
+    raise UsageError(f"option {name}={text}: expected a whole number, {smallest} to {largest}")
 
 
 def _unknown(option: str, name: str) -> str:

@@ -65,6 +65,7 @@ def parse_policy(data: bytes, path: str) -> Policy:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
         raise UsageError(f"{path}:1:1: not YAML: {reason}") from error
+    _refuse_duplicates(tree, path)
     try:
         policy = msgspec.convert(content, Policy)
     except msgspec.ValidationError as error:
@@ -81,6 +82,26 @@ def parse_policy(data: bytes, path: str) -> Policy:
             line, column = _place(tree, f"$.cache.{field}", None)
             raise UsageError(f"{path}:{line}:{column}: {field}: {error}") from error
     return policy
+
+
+def _refuse_duplicates(node: Any, path: str) -> None:
+    """Raise `UsageError` for a key that stands twice in one mapping: YAML would take the last."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_duplicates(item, path)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: dict[Any, int] = {}
+    for key, value in node.value:
+        line, column = key.start_mark.line + 1, key.start_mark.column + 1
+        if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            raise UsageError(
+                f"{path}:{line}:{column}: '{key.value}' stands twice, first in line "
+                f"{seen[key.value]}: remove one of them"
+            )
+        if isinstance(key, yaml.ScalarNode):
+            seen[key.value] = line
+        _refuse_duplicates(value, path)
 
 
 def _place(node: Any, where: str, key: str | None) -> tuple[int, int]:

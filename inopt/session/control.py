@@ -22,6 +22,7 @@ _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 _CREDENTIALS: Final = struct.Struct("3i")
 _LONGEST_LINE: Final = 64 << 10
 _PATIENCE: Final = 5.0  # seconds
+_PAUSE: Final = 0.5  # seconds, before accepting again after a failure
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -53,7 +54,13 @@ async def serve(
             task_status.started()
             async with trio.open_nursery() as nursery:
                 while True:
-                    connection, _ = await listening.accept()
+                    try:
+                        connection, _ = await listening.accept()
+                    except OSError as error:
+                        # Out of descriptors, or the client was gone again: not our end.
+                        _log.warning("control request lost", error=error.strerror)
+                        await trio.sleep(_PAUSE)
+                        continue
                     nursery.start_soon(_answer, connection, commands)
         finally:
             if os.path.lexists(path):
@@ -73,6 +80,9 @@ async def _answer(connection: trio.socket.SocketType, commands: Commands) -> Non
             await stream.send_all(msgspec.json.encode(answer) + b"\n")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # the client has gone; nobody misses the answer
+        except Exception:
+            # A report that fails must not take the mount away.
+            _log.exception("control request failed")
 
 
 async def _read_line(stream: trio.SocketStream) -> bytes:

@@ -18,6 +18,8 @@ import trio
 from inopt import syscalls
 from inopt.backing.attach import Attachments
 from inopt.backing.descriptors import SMALLEST_BUDGET
+from inopt.backing.examine import examine
+from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree
 from inopt.exceptions import InoptError, UsageError
 from inopt.handlers.serve import Context, operations
@@ -30,7 +32,7 @@ from inopt.kernel.probe import read_init
 from inopt.policy.model import Policy, seconds
 from inopt.session import control, places, stats
 from inopt.session.loop import INTERRUPT_SIGNAL, Loop
-from inopt.wire import replies
+from inopt.wire import notifications, replies
 from inopt.wire.replies import Validity
 from inopt.wire.requests import Decoder
 from inopt.wire.uapi import InitFlag
@@ -160,7 +162,7 @@ def _descriptor_budget(wanted: int | None) -> int:
     return wanted
 
 
-def _wishes(settings: Settings) -> Wishes:
+def _wishes(settings: Settings, source: str) -> Wishes:
     tier = settings.tier
     if tier is None and os.environ.get("INOPT_NO_BYPASS", "") not in ("", "0"):
         tier = Tier.NONE
@@ -174,7 +176,7 @@ def _wishes(settings: Settings) -> Wishes:
         )
     wishes = Wishes(
         tier=tier,
-        acl=settings.options.acl,
+        acl=examine(source).acls if settings.options.acl is None else settings.options.acl,
         writeback_cache=settings.options.writeback_cache,
         max_stack_depth=settings.options.max_stack_depth,
     )
@@ -190,7 +192,7 @@ async def mounted(settings: Settings) -> AsyncIterator[Session]:
     mounted and nothing left behind.
     """
     source = places.check_source(settings.source)
-    wishes = _wishes(settings)
+    wishes = _wishes(settings, source)
     budget = _descriptor_budget(settings.fd_budget)
     mountpoint = places.check_mountpoint(settings.mountpoint, source)
     settings = msgspec.structs.replace(settings, source=source)
@@ -249,24 +251,33 @@ def _begin(
         )
     os.write(device.descriptor, replies.message(unique, terms.reply))
     dialect = terms.dialect
+    attachments = Attachments()
     if terms.tier >= Tier.RW:
-        attachments = Attachments(
-            lambda descriptor: dialect.register(device, descriptor),
-            lambda backing_id: dialect.release(device, backing_id),
-        )
-    else:
-        attachments = Attachments()
+
+        def register(inode: Inode, descriptor: int) -> int:
+            with tree.quiet(inode, descriptor) as file:
+                return dialect.register(device, file)
+
+        attachments = Attachments(register, lambda backing_id: dialect.release(device, backing_id))
+        if settings.options.noatime and tree.has_handles:
+            tree.leave_access_times()
     cache = settings.policy.cache
     context = Context(
         tree,
         attachments,
         dialect,
         Validity.of(seconds(cache.entry), seconds(cache.attributes)),
+        lambda nodeid: _invalidate_attributes(device, nodeid),
         negative_seconds=seconds(cache.negative),
         no_atime=settings.options.noatime,
         reads_back=terms.has(InitFlag.WRITEBACK_CACHE),
     )
     return Session(settings, mountpoint, device, context, terms)
+
+
+def _invalidate_attributes(device: Device, nodeid: int) -> None:
+    with suppress(OSError):  # ENOENT: the kernel does not know it any more
+        os.write(device.descriptor, notifications.invalidate_inode(nodeid, -1, 0))
 
 
 def _open_tree(source: str, budget: int) -> Tree:

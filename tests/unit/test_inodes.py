@@ -44,16 +44,19 @@ class TableMachine(RuleBasedStateMachine):
         generation = self.alive.setdefault(key, 1)
         handle = handle_for(number, generation)
         before = {nodeid for nodeid, entry in self.model.items() if entry[1] == key}
-        inode, new, replaced = self.table.adopt(key, self.filesystem, handle, -1)
-        count, _, earlier = self.model.get(inode.nodeid, (0, key, 0))
-        assert before <= {inode.nodeid}, "a known inode keeps its nodeid"
-        assert new == (earlier != generation)
-        assert (replaced is not None) == (count > 0 and earlier != generation)
+        inode, new = self.table.adopt(key, self.filesystem, handle, -1)
+        count, _, earlier = self.model.get(inode.nodeid, (0, key, generation))
+        assert earlier == generation, "a nodeid never changes its inode"
+        assert new == (inode.nodeid not in before)
+        newest = [nodeid for nodeid in before if self.model[nodeid][2] == generation]
+        assert newest in ([], [inode.nodeid]), "a known inode keeps its nodeid"
         self.model[inode.nodeid] = (count + 1, key, generation)
         assert inode.generation == generation
         ordinary = device == ROOT_KEY[:3] and number != ROOT_NODEID and number < FOREIGN
-        assert (inode.nodeid == number) == ordinary
-        assert inode.number == inode.nodeid
+        if ordinary and not before:
+            assert inode.nodeid == number
+        assert inode.number == (number if ordinary else inode.nodeid)
+        assert self.table.find(key) is inode
         return inode.nodeid
 
     @rule(device=DEVICES, number=INODE_NUMBERS)
@@ -90,8 +93,8 @@ class TableMachine(RuleBasedStateMachine):
         found = {inode.nodeid: inode.lookups for inode in self.table.snapshot()}
         found.pop(ROOT_NODEID)
         assert found == {nodeid: entry[0] for nodeid, entry in self.model.items()}
-        keys = [entry[1] for entry in self.model.values()]
-        assert len(keys) == len(set(keys)), "one nodeid for each backing inode"
+        inodes = [entry[1:] for entry in self.model.values()]
+        assert len(inodes) == len(set(inodes)), "one nodeid for each backing inode"
 
 
 TestTable = TableMachine.TestCase
@@ -119,7 +122,7 @@ def test_generations_tell_reused_numbers_apart() -> None:
 def test_foreign_inodes_are_found_by_their_key() -> None:
     table = new_table()
     key = (99, 0, 50, 2)
-    inode, _, _ = table.adopt(key, Filesystem(99, 0, 50, -1), handle_for(2, 1), -1)
+    inode, _ = table.adopt(key, Filesystem(99, 0, 50, -1), handle_for(2, 1), -1)
     assert inode.nodeid >= FOREIGN
     assert table.find(key) is inode
     table.forget(inode.nodeid, 1)

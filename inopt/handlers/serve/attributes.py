@@ -45,14 +45,16 @@ def getattr_(context: Context, header: Header, body: bodies.Getattr) -> bytes:
     """GETATTR."""
     inode = context.tree.table.get(header.nodeid)
     handle = body.handle if body.flags & uapi.GETATTR_FH else None
-    return replies.attr(_attributes(context, inode, handle), context.validity, inode.number)
+    attributes = _attributes(context, inode, handle)
+    return replies.attr(attributes, context.validity_of(attributes), inode.number)
 
 
 def statx(context: Context, header: Header, body: bodies.Statx) -> bytes:
     """STATX: like GETATTR, with the time of birth."""
     inode = context.tree.table.get(header.nodeid)
     handle = body.handle if body.getattr_flags & uapi.GETATTR_FH else None
-    return replies.statx(_attributes(context, inode, handle), context.validity, 0, inode.number)
+    attributes = _attributes(context, inode, handle)
+    return replies.statx(attributes, context.validity_of(attributes), 0, inode.number)
 
 
 def setattr_(context: Context, header: Header, body: bodies.Setattr) -> bytes:
@@ -80,7 +82,8 @@ def setattr_(context: Context, header: Header, body: bodies.Setattr) -> bytes:
         with suppress(PermissionError), acting_as(header.uid, header.gid, _groups(header)):
             os.chown(tree.path(inode), _UNCHANGED, _UNCHANGED)
     handle = body.handle if valid & uapi.FATTR_FH else None
-    return replies.attr(_attributes(context, inode, handle), context.validity, inode.number)
+    attributes = _attributes(context, inode, handle)
+    return replies.attr(attributes, context.validity_of(attributes), inode.number)
 
 
 def _change_owner(path: bytes, header: Header, user: int, group: int) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import NoReturn
+import stat
+from collections.abc import Callable
+from typing import Final, NoReturn
 
 from inopt.backing.attach import Attachments
 from inopt.backing.files import Handles, OpenDirectory, OpenFile
@@ -12,6 +14,8 @@ from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree
 from inopt.kernel.dialects import Dialect
 from inopt.wire.replies import Attributes, Validity
+
+_SET_ID: Final = stat.S_ISUID | stat.S_ISGID
 
 
 def fail(number: int) -> NoReturn:
@@ -22,7 +26,8 @@ def fail(number: int) -> NoReturn:
 class Context:
     """One mount's state as the daemon's answers see it.
 
-    ``negative``: what tells the kernel to remember that a name does not exist, if it should.
+    ``invalidate``: makes the kernel forget the attributes of a nodeid. ``negative``: what tells
+    the kernel to remember that a name does not exist, if it should.
     ``no_flush``: closing a file needs no request. ``no_atime``: reading leaves access times
     alone. ``reads_back``: the kernel caches writes, so it may read what was opened for writing.
     """
@@ -32,10 +37,12 @@ class Context:
         "dialect",
         "directories",
         "files",
+        "invalidate",
         "negative",
         "no_atime",
         "no_flush",
         "reads_back",
+        "set_id_validity",
         "tree",
         "validity",
     )
@@ -46,6 +53,7 @@ class Context:
         attachments: Attachments,
         dialect: Dialect,
         validity: Validity,
+        invalidate: Callable[[int], None],
         *,
         negative_seconds: float = 0.0,
         no_atime: bool = False,
@@ -55,6 +63,8 @@ class Context:
         self.attachments = attachments
         self.dialect = dialect
         self.validity = validity
+        self.set_id_validity = Validity(validity.entry_seconds, validity.entry_nanoseconds, 0, 0)
+        self.invalidate = invalidate
         self.negative = (
             dialect.negative_entry(Validity.of(negative_seconds, 0)) if negative_seconds else None
         )
@@ -67,8 +77,18 @@ class Context:
     def entry(self, inode: Inode, attributes: Attributes) -> bytes:
         """The payload of an entry reply; the lookup has been counted."""
         return self.dialect.entry(
-            inode.nodeid, inode.generation, attributes, self.validity, inode.number
+            inode.nodeid, inode.generation, attributes, self.validity_of(attributes), inode.number
         )
+
+    def validity_of(self, attributes: Attributes) -> Validity:
+        """How long the kernel may believe *attributes*.
+
+        Not at all for set-id files: writes of others remove the bits, and after some of them
+        (fallocate, direct writes) the kernel does not ask for the mode again.
+        """
+        if attributes.mode & _SET_ID and stat.S_ISREG(attributes.mode):
+            return self.set_id_validity
+        return self.validity
 
     def close_file(self, handle: int) -> None:
         """End an open of a file."""

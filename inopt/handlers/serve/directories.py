@@ -50,8 +50,12 @@ def opendir(context: Context, header: Header, body: bodies.Open) -> bytes:
     flags = os.O_RDONLY | os.O_DIRECTORY
     if context.no_atime or body.flags & os.O_NOATIME:
         flags |= os.O_NOATIME
-    descriptor = tree.open(inode, flags)
-    tree.descriptors.held += 1
+    tree.descriptors.hold()
+    try:
+        descriptor = tree.open(inode, flags)
+    except BaseException:
+        tree.descriptors.held -= 1
+        raise
     handle = context.directories.add(OpenDirectory(inode, descriptor))
     return context.dialect.open(handle, 0, 0)
 

@@ -98,7 +98,7 @@ def _require_owner_for_acl(context: Context, header: Header, inode: Inode, name:
         fail(errno.EPERM)
 
 
-def ioctl(context: Context, _header: Header, body: bodies.Ioctl) -> bytes:
+def ioctl(context: Context, header: Header, body: bodies.Ioctl) -> bytes:
     """IOCTL: inode flags (chattr), project ids, which filesystem it is; others are ``ENOTTY``.
 
     Many programs ask each file they open whether it is a terminal, so that answer costs nothing.
@@ -118,4 +118,5 @@ def ioctl(context: Context, _header: Header, body: bodies.Ioctl) -> bytes:
     given = min(len(body.data), _LARGEST_ARGUMENT)
     argument[:given] = body.data[:given]
     fcntl.ioctl(descriptor, writing or 0, argument)
+    context.invalidate(header.nodeid)  # the change time has moved
     return replies.ioctl(0)
