@@ -114,6 +114,9 @@ class InodeTable:
     def __len__(self) -> int:
         return len(self._inodes)
 
+    def __contains__(self, nodeid: int) -> bool:
+        return nodeid in self._inodes
+
     def get(self, nodeid: int) -> Inode:
         """The inode of *nodeid*. Raises `OSError` ``ESTALE`` for one that is not known."""
         try:

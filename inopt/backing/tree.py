@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -17,10 +18,12 @@ from typing import Final
 from inopt import syscalls
 from inopt.backing.descriptors import DescriptorCache
 from inopt.backing.filesystems import Filesystem, flushes_at_close, mount_descriptor
-from inopt.backing.inodes import ROOT_NODEID, Inode, InodeTable, Key, inode_number_of
+from inopt.backing.inodes import FOREIGN, ROOT_NODEID, Inode, InodeTable, Key, inode_number_of
 from inopt.wire.replies import Attributes
 
 _HANDLE_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+# File handles kept for NFS clients after the kernel has forgotten the inode: some 200 bytes each.
+_REMEMBERED: Final = 20_000
 _BTIME: Final = syscalls.STATX_BTIME
 
 
@@ -80,6 +83,7 @@ class Tree:
         self._filesystems = {attributes.mount_id: root_filesystem}
         self._root_key = key_of(attributes)
         self._quiet_mount = -1
+        self._forgotten: OrderedDict[int, bytes] = OrderedDict()
         # Whether the root's filesystem has file handles (else each known inode costs a descriptor).
         self.has_handles = root_filesystem.has_handles
         self.flushes_at_close = flushes_at_close(syscalls.filesystem_type(descriptor))
@@ -223,6 +227,18 @@ class Tree:
             raise
         return self.adopt(above)
 
+    def revive(self, nodeid: int) -> tuple[Inode, Attributes]:
+        """Count a lookup of an inode that the kernel has forgotten and an NFS client has not.
+
+        Only what has been reached from the root before: a made-up number leads nowhere. Raises
+        `OSError` ``ESTALE``.
+        """
+        handle = self._forgotten.pop(nodeid, None)
+        if handle is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        filesystem = self.root.filesystem
+        return self.adopt(syscalls.open_by_handle(filesystem.descriptor, handle, _HANDLE_FLAGS))
+
     def _require_below_root(self, directory: int) -> None:
         """Raise ``ESTALE`` unless walking up from *directory* meets the root."""
         step = os.dup(directory)
@@ -342,8 +358,13 @@ class Tree:
     def forget(self, nodeid: int, count: int) -> None:
         """Take back *count* lookups of *nodeid*; the last one frees the inode."""
         inode = self.table.forget(nodeid, count)
-        if inode is not None:
-            self._drop(inode)
+        if inode is None:
+            return
+        if inode.filesystem is self.root.filesystem and inode.handle and nodeid < FOREIGN:
+            self._forgotten[nodeid] = inode.handle
+            if len(self._forgotten) > _REMEMBERED:
+                self._forgotten.popitem(last=False)
+        self._drop(inode)
 
     def _drop(self, inode: Inode) -> None:
         self.descriptors.drop(inode.nodeid)

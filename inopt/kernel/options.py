@@ -121,7 +121,7 @@ def parse_options(texts: tuple[str, ...] | list[str]) -> MountOptions:
         max_read=_number(values, "max_read", _SMALLEST_READ, _LARGEST_READ),
         acl=acl,
         writeback_cache=writeback_cache,
-        max_stack_depth=_number(values, "max_stack_depth", 1, 2) or 1,
+        max_stack_depth=_number(values, "max_stack_depth", 1, 9) or 1,
         source_name=values.get("fsname"),
         subtype=values.get("subtype", "inopt"),
     )

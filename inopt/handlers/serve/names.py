@@ -19,13 +19,17 @@ Made = TypeVar("Made")
 
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
+_RENAME_WHITEOUT: Final = 4
 
 
 def lookup(context: Context, header: Header, body: bodies.Lookup) -> bytes:
     """LOOKUP: a name in a directory becomes an inode."""
     tree = context.tree
     try:
-        inode, attributes = tree.resolve(tree.table.get(header.nodeid), body.name)
+        if body.name == b"." and header.nodeid not in tree.table:
+            inode, attributes = tree.revive(header.nodeid)
+        else:
+            inode, attributes = tree.resolve(tree.table.get(header.nodeid), body.name)
     except FileNotFoundError:
         if context.negative is None:
             raise
@@ -200,7 +204,8 @@ def rename(context: Context, header: Header, body: bodies.Rename) -> bytes:
     victim = -1
     if not body.flags & (_RENAME_NOREPLACE | _RENAME_EXCHANGE):
         victim = tree.probe(new_parent, body.new_name)
-    try:
+
+    def move() -> None:
         syscalls.renameat2(
             tree.descriptor(old_parent),
             body.name,
@@ -208,6 +213,13 @@ def rename(context: Context, header: Header, body: bodies.Rename) -> bytes:
             body.new_name,
             body.flags,
         )
+
+    try:
+        if body.flags & _RENAME_WHITEOUT:
+            # It makes an inode: the whiteout that is left behind is the caller's.
+            create_as(header.uid, header.gid, (), header.pid, move)
+        else:
+            move()
     except BaseException:
         _close(victim)
         raise
