@@ -355,6 +355,11 @@ class Tree:
         self.descriptors.held += 1  # without asking: it has been opened already
         inode.descriptor = descriptor
 
+    def unpin(self, inode: Inode) -> None:
+        """An inode that has a name again can be reopened by its handle."""
+        if inode.handle and inode.descriptor >= 0 and inode is not self.root:
+            self._release_descriptor(inode)
+
     def forget(self, nodeid: int, count: int) -> None:
         """Take back *count* lookups of *nodeid*; the last one frees the inode."""
         inode = self.table.forget(nodeid, count)
@@ -369,7 +374,10 @@ class Tree:
     def _drop(self, inode: Inode) -> None:
         self.descriptors.drop(inode.nodeid)
         if inode.descriptor >= 0:
-            self.descriptors.held -= 1
-            # Another thread may have its number: it is closed like any evicted one.
-            descriptor, inode.descriptor = inode.descriptor, -1
-            self.descriptors.retire(descriptor)
+            self._release_descriptor(inode)
+
+    def _release_descriptor(self, inode: Inode) -> None:
+        # Another thread may have its number: it is closed like any evicted one.
+        descriptor, inode.descriptor = inode.descriptor, -1
+        self.descriptors.held -= 1
+        self.descriptors.retire(descriptor)

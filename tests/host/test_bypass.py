@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 import random
@@ -32,7 +33,8 @@ _MODES = (
     os.O_RDONLY | os.O_DIRECT,
 )
 
-# Appending opens send their reads and writes, so that fcntl(2) can clear the flag.
+# Appending opens send their reads and writes, so that fcntl(2) can clear the flag; what truncates
+# or needs alignment has a test of its own below.
 _BYPASSING = tuple(
     flags for flags in _MODES if not flags & (os.O_APPEND | os.O_DIRECT | os.O_TRUNC)
 )
@@ -180,3 +182,36 @@ def test_many_processes_open_the_same_files_in_all_ways(mount: Mount) -> None:
     assert stats["backing_ids"] == 0
     assert stats["open_files"] == 0
     assert not mount.complaints()
+
+
+@pytest.mark.parametrize("flags", [os.O_TRUNC, os.O_DIRECT, os.O_DIRECT | os.O_TRUNC])
+def test_truncating_and_direct_opens_bypass(mount: Mount, flags: int) -> None:
+    before = served(mount)
+    path = mount.path / "direct"
+    path.write_bytes(b"0" * 8192)
+    with mmap.mmap(-1, 4096) as room, memoryview(room) as view:
+        room.write(b"1" * 4096)
+        descriptor = os.open(path, os.O_RDWR | flags)
+        try:
+            assert os.pwritev(descriptor, [view], 0) == 4096
+            assert os.preadv(descriptor, [view], 0) == 4096
+        finally:
+            os.close(descriptor)
+    assert path.read_bytes()[:4096] == b"1" * 4096
+    assert served(mount) == before
+
+
+def test_the_append_flag_follows_fcntl(mount: Mount) -> None:
+    path = mount.path / "appended"
+    path.write_bytes(b"0123456789")
+    descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
+    other = os.open(path, os.O_RDWR)
+    try:
+        os.write(descriptor, b"end")
+        flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_APPEND)
+        os.pwrite(descriptor, b"X", 0)
+        assert os.pread(other, 20, 0) == b"X123456789end"
+    finally:
+        os.close(descriptor)
+        os.close(other)

@@ -63,8 +63,9 @@ def mounts_below(path: Path | str) -> list[str]:
 
 
 def mounted_paths() -> list[str]:
-    """Every mountpoint in any place of the tests."""
-    return [point for point in mounts_below(_SPACE) if _PREFIX in point]
+    """Every mountpoint in any place that this run of the tests has made."""
+    own = f"{_SPACE}/{_PREFIX}{os.getpid()}-"
+    return [point for point in mounts_below(_SPACE) if point.startswith(own)]
 
 
 def make_place(name: str) -> Path:

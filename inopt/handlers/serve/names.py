@@ -170,6 +170,7 @@ def link(context: Context, header: Header, body: bodies.Link) -> bytes:
     parent = tree.table.get(header.nodeid)
     inode = tree.table.get(body.old_nodeid)
     syscalls.link_descriptor(tree.descriptor(inode), tree.descriptor(parent), body.name)
+    tree.unpin(inode)
     return context.entry(*tree.resolve(parent, body.name))
 
 
