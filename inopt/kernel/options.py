@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from typing import Final
 
 import msgspec
@@ -91,6 +92,12 @@ class MountOptions(msgspec.Struct, frozen=True, kw_only=True):
     def noatime(self) -> bool:
         """Whether access times stay as they are."""
         return bool(self.flags & MS_NOATIME)
+
+    @property
+    def open_flags(self) -> int:
+        """The flags of open(2) that do for the backing files what the options ask for."""
+        flags = os.O_NOATIME if self.noatime else 0
+        return flags | (os.O_SYNC if self.flags & MS_SYNCHRONOUS else 0)
 
 
 def parse_options(texts: tuple[str, ...] | list[str]) -> MountOptions:

@@ -269,7 +269,7 @@ def _begin(
         Validity.of(seconds(cache.entry), seconds(cache.attributes)),
         lambda nodeid: _invalidate_attributes(device, nodeid),
         negative_seconds=seconds(cache.negative),
-        no_atime=settings.options.noatime,
+        open_flags=settings.options.open_flags,
         reads_back=terms.has(InitFlag.WRITEBACK_CACHE),
     )
     return Session(settings, mountpoint, device, context, terms)

@@ -28,8 +28,9 @@ class Context:
 
     ``invalidate``: makes the kernel forget the attributes of a nodeid. ``negative``: what tells
     the kernel to remember that a name does not exist, if it should.
-    ``no_flush``: closing a file needs no request. ``no_atime``: reading leaves access times
-    alone. ``reads_back``: the kernel caches writes, so it may read what was opened for writing.
+    ``no_flush``: closing a file needs no request. ``open_flags``: what every backing file is
+    opened with (``O_NOATIME``, ``O_SYNC``). ``reads_back``: the kernel caches writes, so it may
+    read what was opened for writing.
     """
 
     __slots__ = (
@@ -39,8 +40,8 @@ class Context:
         "files",
         "invalidate",
         "negative",
-        "no_atime",
         "no_flush",
+        "open_flags",
         "reads_back",
         "set_id_validity",
         "tree",
@@ -56,7 +57,7 @@ class Context:
         invalidate: Callable[[int], None],
         *,
         negative_seconds: float = 0.0,
-        no_atime: bool = False,
+        open_flags: int = 0,
         reads_back: bool = False,
     ) -> None:
         self.tree = tree
@@ -71,7 +72,7 @@ class Context:
         self.files: Handles[OpenFile] = Handles()
         self.directories: Handles[OpenDirectory] = Handles()
         self.no_flush = not tree.flushes_at_close
-        self.no_atime = no_atime
+        self.open_flags = open_flags
         self.reads_back = reads_back
 
     def entry(self, inode: Inode, attributes: Attributes) -> bytes:

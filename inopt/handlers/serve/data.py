@@ -25,9 +25,7 @@ _COPY_LIMIT: Final = 64 << 20  # so that an interrupted copy ends soon
 
 def backing_flags(context: Context, flags: int) -> int:
     """The open(2) flags for the backing file of an open with *flags*."""
-    passed = flags & ~_NOT_PASSED
-    if context.no_atime:
-        passed |= os.O_NOATIME
+    passed = flags & ~_NOT_PASSED | context.open_flags
     if context.reads_back and passed & os.O_ACCMODE == os.O_WRONLY:
         passed = passed & ~os.O_ACCMODE | os.O_RDWR
     return passed

@@ -47,9 +47,7 @@ def opendir(context: Context, header: Header, body: bodies.Open) -> bytes:
     """OPENDIR."""
     tree = context.tree
     inode = tree.table.get(header.nodeid)
-    flags = os.O_RDONLY | os.O_DIRECTORY
-    if context.no_atime or body.flags & os.O_NOATIME:
-        flags |= os.O_NOATIME
+    flags = os.O_RDONLY | os.O_DIRECTORY | (context.open_flags | body.flags) & os.O_NOATIME
     tree.descriptors.hold()
     try:
         descriptor = tree.open(inode, flags)
