@@ -1,4 +1,4 @@
-"""What issue 2 asks for, and whether a run reached it."""
+"""What the project wants of its speed, and whether a run reached it."""
 
 from __future__ import annotations
 
