@@ -81,6 +81,8 @@ class Reader(threading.Thread):
                 if error.errno in _ENDED:
                     return
                 raise
+            if not received:
+                return  # the other end has closed; the kernel says ENODEV instead
             self.epoch = cache.epoch
             self.busy = True
             if loop.watch_sleeps:
