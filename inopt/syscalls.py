@@ -17,7 +17,6 @@ import platform
 import struct
 from typing import Any, Final
 
-AT_FDCWD: Final = -100
 AT_SYMLINK_NOFOLLOW: Final = 0x100
 AT_EMPTY_PATH: Final = 0x1000
 UTIME_NOW: Final = (1 << 30) - 1
@@ -36,9 +35,7 @@ _OPEN_TREE: Final = 428
 _OPEN_TREE_CLONE: Final = 1
 _MOUNT_SETATTR: Final = 442
 
-STATX_BASIC_STATS: Final = 0x7FF
 STATX_BTIME: Final = 0x800
-STATX_MNT_ID: Final = 0x1000
 
 # mask blksize attributes nlink uid gid mode ino size blocks attributes_mask,
 # atime btime ctime mtime (s64 seconds, u32 nanoseconds), rdev dev (major, minor), mnt_id

@@ -15,7 +15,6 @@ from inopt.exceptions import UsageError
 
 PATH: Final = "/dev/fuse"
 
-_CLONE: Final = 0x8004E500  # _IOR(229, 0, u32)
 _BACKING_OPEN: Final = 0x4010E501  # _IOW(229, 1, struct fuse_backing_map)
 _BACKING_CLOSE: Final = 0x4004E502  # _IOW(229, 2, u32)
 _BACKING_MAP: Final = struct.Struct("<iIQ")
@@ -34,16 +33,6 @@ class Device:
             except OSError as error:
                 raise UsageError(_advice(error)) from error
         self.descriptor = descriptor
-
-    def clone(self) -> Device:
-        """Another descriptor of the same session."""
-        descriptor = os.open(PATH, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.ioctl(descriptor, _CLONE, bytearray(_U32.pack(self.descriptor)))
-        except OSError:
-            os.close(descriptor)
-            raise
-        return Device(descriptor)
 
     def backing_open(self, descriptor: int, ops_mask: int = 0) -> int:
         """Register a backing file (mainline, Linux 6.9); returns its id, > 0.
