@@ -53,11 +53,6 @@ class Attachments:
         self._told: set[int] = set()
         self.registered = 0
 
-    @property
-    def bypasses(self) -> bool:
-        """Whether any open can bypass."""
-        return self._register is not None
-
     def opened(self, inode: Inode, descriptor: int, *, writes: bool) -> int:
         """Count an open of *inode*; returns its backing id, or 0 if the daemon serves it.
 

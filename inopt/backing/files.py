@@ -6,7 +6,7 @@ import ctypes
 import errno
 import itertools
 import os
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from inopt import syscalls
 from inopt.backing.inodes import Inode
@@ -14,6 +14,10 @@ from inopt.backing.tree import Tree
 
 # What a reopened descriptor must not repeat, or what only matters to whoever opened the file.
 _ONCE: Final = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_DIRECT | os.O_APPEND
+
+
+# Inode number, offset of the entry behind it, type (DT_*), name.
+DirectoryEntry: TypeAlias = tuple[int, int, int, bytes]
 
 
 class OpenFile:
@@ -72,7 +76,7 @@ class OpenDirectory:
     def __init__(self, inode: Inode, descriptor: int) -> None:
         self.inode = inode
         self.descriptor = descriptor
-        self._entries: list[tuple[int, int, int, bytes]] = []
+        self._entries: list[DirectoryEntry] = []
         self._next = 0
         self._position = 0
 
@@ -84,7 +88,7 @@ class OpenDirectory:
             self._next = 0
             self._position = offset
 
-    def peek(self, buffer: ctypes.Array[ctypes.c_char]) -> tuple[int, int, int, bytes] | None:
+    def peek(self, buffer: ctypes.Array[ctypes.c_char]) -> DirectoryEntry | None:
         """The next entry as (inode number, offset of the one behind it, type, name), or None.
 
         *buffer* is used for getdents64(2) when none is at hand.
@@ -108,7 +112,7 @@ class OpenDirectory:
         os.close(self.descriptor)
 
 
-def _parse(buffer: ctypes.Array[ctypes.c_char], filled: int) -> list[tuple[int, int, int, bytes]]:
+def _parse(buffer: ctypes.Array[ctypes.c_char], filled: int) -> list[DirectoryEntry]:
     entries = []
     data = buffer.raw[:filled]
     unpack = syscalls.DIRENT64.unpack_from

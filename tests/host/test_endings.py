@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -15,10 +14,11 @@ from pathlib import Path
 import pytest
 from support.mounting import Mount, inopt, mounted, mounts_below, running, wait_gone
 from support.programs import (
-    RUNTIME,
     error_of,
+    events,
     is_orphan,
     sh,
+    socket_of,
     start_client,
     within,
 )
@@ -62,15 +62,6 @@ def use(process: subprocess.Popen[str]) -> str:
     process.stdin.write("use\n")
     process.stdin.flush()
     return process.stdout.readline().strip()
-
-
-def socket_of(mount: Mount) -> Path:
-    return RUNTIME / f"{os.minor(os.stat(mount.path).st_dev)}.sock"
-
-
-def events(mount: Mount) -> list[str]:
-    lines = mount.log.read_text(encoding="utf-8").splitlines()
-    return [str(json.loads(line)["event"]) for line in lines]
 
 
 def ended(mount: Mount) -> bool:

@@ -19,12 +19,14 @@ from support.programs import (
     as_stranger,
     client,
     error_of,
+    events,
     inopt_program,
     is_orphan,
     left_by_dead,
     python_program,
     runtime_files,
     sh,
+    socket_of,
     within,
 )
 
@@ -49,15 +51,6 @@ def tree(place: Path) -> Path:
     (place / "src" / "file").write_text("file")
     (place / "mnt").mkdir()
     return place
-
-
-def socket_of(mount: Mount) -> Path:
-    return RUNTIME / f"{os.minor(os.stat(mount.path).st_dev)}.sock"
-
-
-def events(mount: Mount) -> list[str]:
-    lines = mount.log.read_text(encoding="utf-8").splitlines()
-    return [str(json.loads(line)["event"]) for line in lines]
 
 
 def test_background(tree: Path) -> None:

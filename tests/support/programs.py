@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from support.mounting import detach, running
+from support.mounting import Mount, detach, running
 
 STRANGER: Final = 1001
 RUNTIME: Final = Path("/run/inopt")
@@ -176,3 +177,14 @@ def is_orphan(name: str) -> bool:
 def python_program() -> str:
     """A Python that every user can run."""
     return _PYTHON
+
+
+def socket_of(mount: Mount) -> Path:
+    """The control socket of a mount."""
+    return RUNTIME / f"{os.minor(os.stat(mount.path).st_dev)}.sock"
+
+
+def events(mount: Mount) -> list[str]:
+    """What the daemon of a mount has logged."""
+    lines = mount.log.read_text(encoding="utf-8").splitlines()
+    return [str(json.loads(line)["event"]) for line in lines]

@@ -134,12 +134,16 @@ def release(context: Context, _header: Header, body: bodies.Release) -> bytes:
 
 def fsync(context: Context, _header: Header, body: bodies.Fsync) -> bytes:
     """FSYNC."""
-    descriptor = context.files.get(body.handle).any_fileno(context.tree)
+    synchronize(context.files.get(body.handle).any_fileno(context.tree), body)
+    return b""
+
+
+def synchronize(descriptor: int, body: bodies.Fsync) -> None:
+    """fsync(2) or fdatasync(2), as the request asks for."""
     if body.fsync_flags & uapi.FSYNC_FDATASYNC:
         os.fdatasync(descriptor)
     else:
         os.fsync(descriptor)
-    return b""
 
 
 def lseek(context: Context, _header: Header, body: bodies.Lseek) -> bytes:

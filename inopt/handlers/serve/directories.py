@@ -10,11 +10,15 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
-from inopt.backing.files import OpenDirectory
+from inopt.backing.files import DirectoryEntry, OpenDirectory
 from inopt.handlers.serve.context import Context
-from inopt.wire import bodies, uapi
+from inopt.handlers.serve.data import synchronize
+from inopt.wire import bodies
 from inopt.wire.bodies import Header
 from inopt.wire.directory import DirectoryPage
 
@@ -60,51 +64,52 @@ def opendir(context: Context, header: Header, body: bodies.Open) -> bytes:
 
 def readdir(context: Context, _header: Header, body: bodies.Read) -> bytes:
     """READDIR."""
-    directory = context.directories.get(body.handle)
-    room = _room()
-    page, entries = room.page, room.entries
-    page.reset(body.size)
-    directory.seek(body.offset)
-    while (entry := directory.peek(entries)) is not None:
-        inode, offset, kind, name = entry
-        if not page.add(inode, offset, kind, name):
-            break
-        directory.advance()
-    payload = bytes(page.view())
-    _rooms.append(room)
-    return payload
+    return _list(context, body, _add)
 
 
 def readdirplus(context: Context, _header: Header, body: bodies.Read) -> bytes:
     """READDIRPLUS: each entry is a lookup, too."""
+    return _list(context, body, partial(_add_plus, context))
+
+
+def _list(
+    context: Context,
+    body: bodies.Read,
+    add: Callable[[OpenDirectory, DirectoryPage, DirectoryEntry], bool],
+) -> bytes:
+    """A page of entries from the request's offset on, as many as *add* finds room for."""
     directory = context.directories.get(body.handle)
     room = _room()
-    page, entries = room.page, room.entries
-    page.reset(body.size)
-    directory.seek(body.offset)
-    while (entry := directory.peek(entries)) is not None:
-        number, offset, kind, name = entry
-        if not page.fits(len(name), plus=True):
-            break
-        payload = _NO_ENTRY
-        if name not in _DOTS:
-            payload, number = _look_up(context, directory, name, number)
-        page.add_plus(payload, number, offset, kind, name)
-        directory.advance()
-    answer = bytes(page.view())
-    _rooms.append(room)
-    return answer
-
-
-def _look_up(
-    context: Context, directory: OpenDirectory, name: bytes, number: int
-) -> tuple[bytes, int]:
     try:
-        inode, attributes = context.tree.resolve_at(directory.descriptor, name)
-    except OSError:
+        room.page.reset(body.size)
+        directory.seek(body.offset)
+        while (entry := directory.peek(room.entries)) is not None:
+            if not add(directory, room.page, entry):
+                break
+            directory.advance()
+        return bytes(room.page.view())
+    finally:
+        _rooms.append(room)
+
+
+def _add(_directory: OpenDirectory, page: DirectoryPage, entry: DirectoryEntry) -> bool:
+    return page.add(*entry)
+
+
+def _add_plus(
+    context: Context, directory: OpenDirectory, page: DirectoryPage, entry: DirectoryEntry
+) -> bool:
+    number, offset, kind, name = entry
+    # Before the lookup is counted: the kernel forgets only what it has been told of.
+    if not page.fits(len(name), plus=True):
+        return False
+    payload = _NO_ENTRY
+    if name not in _DOTS:
         # Gone, or not to be looked at: the kernel gets the name alone and asks when it must.
-        return _NO_ENTRY, number
-    return context.entry(inode, attributes), inode.number
+        with suppress(OSError):
+            inode, attributes = context.tree.resolve_at(directory.descriptor, name)
+            payload, number = context.entry(inode, attributes), inode.number
+    return page.add_plus(payload, number, offset, kind, name)
 
 
 def releasedir(context: Context, _header: Header, body: bodies.Release) -> bytes:
@@ -115,9 +120,5 @@ def releasedir(context: Context, _header: Header, body: bodies.Release) -> bytes
 
 def fsyncdir(context: Context, _header: Header, body: bodies.Fsync) -> bytes:
     """FSYNCDIR."""
-    descriptor = context.directories.get(body.handle).descriptor
-    if body.fsync_flags & uapi.FSYNC_FDATASYNC:
-        os.fdatasync(descriptor)
-    else:
-        os.fsync(descriptor)
+    synchronize(context.directories.get(body.handle).descriptor, body)
     return b""
