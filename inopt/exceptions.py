@@ -3,7 +3,8 @@
     InoptError (1: ours, or the machine's)
     └── UsageError (2: the user's, who can mend it)
 
-A message is one line: the thing, the place, the reason and the way out.
+A message is one line: the thing, the place, the reason and the way out. That of a policy is one
+such line for each mistake in it.
 """
 
 from __future__ import annotations

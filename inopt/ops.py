@@ -84,13 +84,10 @@ NO_REPLY: Final = frozenset({Op.FORGET, Op.BATCH_FORGET, Op.INTERRUPT, Op.NOTIFY
 GROUPS: Final[Mapping[str, frozenset[Op]]] = MappingProxyType(
     {
         "read": frozenset({Op.READ, Op.LSEEK, Op.READLINK, Op.READDIR, Op.READDIRPLUS}),
-        "write": frozenset(
-            {Op.WRITE, Op.FALLOCATE, Op.COPY_FILE_RANGE, Op.COPY_FILE_RANGE_64, Op.FSYNC}
-        ),
+        "write": frozenset({Op.WRITE, Op.FALLOCATE, Op.COPY_FILE_RANGE, Op.COPY_FILE_RANGE_64}),
         "metadata": frozenset({Op.GETATTR, Op.STATX, Op.SETATTR, Op.ACCESS, Op.STATFS}),
         "namespace": frozenset(
             {
-                Op.LOOKUP,
                 Op.CREATE,
                 Op.TMPFILE,
                 Op.MKNOD,
@@ -108,7 +105,8 @@ GROUPS: Final[Mapping[str, frozenset[Op]]] = MappingProxyType(
         "all": frozenset(Op),
     }
 )
-"""Named sets of opcodes: reading and writing content, attributes, names, xattrs, locks, all."""
+"""Named sets of opcodes: reading and writing content, attributes, changing names, xattrs, locks,
+all."""
 
 _NAMES: Final[Mapping[int, str]] = MappingProxyType({int(op): op.name for op in Op})
 

@@ -8,6 +8,7 @@ decides, later ones are told.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -53,19 +54,27 @@ class Attachments:
         self._told: set[int] = set()
         self.registered = 0
 
-    def opened(self, inode: Inode, descriptor: int, *, writes: bool) -> int:
+    def opened(
+        self, inode: Inode, descriptor: int, *, writes: bool, bypasses: bool, joins: bool
+    ) -> int:
         """Count an open of *inode*; returns its backing id, or 0 if the daemon serves it.
 
         *descriptor* is any descriptor of the backing file; *writes* says whether this open may
-        write. Only the first open decides.
+        write; *bypasses*, whether the policy lets the inode bypass; *joins*, whether it lets this
+        open bypass if others do. Only the first open decides.
+
+        Raises `OSError` ``EBUSY`` if this one must not bypass and earlier ones, from before the
+        policy said so, still do.
         """
         with self._lock:
             state = inode.io
             if isinstance(state, _Io):
+                if state.backing_id and not (bypasses or joins):
+                    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
                 state.opens += 1
                 return state.backing_id
             backing_id = 0
-            if self._register is not None:
+            if self._register is not None and bypasses:
                 backing_id = self._try_register(inode, descriptor, writes=writes)
             inode.io = _Io(backing_id)
             return backing_id

@@ -13,7 +13,7 @@ import os
 import struct
 import zlib
 from threading import Lock
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from inopt.backing.filesystems import Filesystem
 
@@ -29,7 +29,8 @@ class Inode:
 
     ``number`` is the ``st_ino`` to report. ``descriptor`` is -1 unless the inode is pinned: it
     has no name any more, or its filesystem has no file handles. ``io`` is the state of its opens,
-    which belongs to `inopt.backing.attach`.
+    which belongs to `inopt.backing.attach`; ``position`` and ``plan`` are what the policy makes of
+    it, which belongs to `inopt.handlers.placement`.
     """
 
     __slots__ = (
@@ -42,6 +43,8 @@ class Inode:
         "lookups",
         "nodeid",
         "number",
+        "plan",
+        "position",
     )
 
     def __init__(
@@ -63,6 +66,8 @@ class Inode:
         self.descriptor = descriptor
         self.is_directory = is_directory
         self.io: object | None = None
+        self.position: Any = None
+        self.plan: Any = None
 
     def __repr__(self) -> str:
         return f"<Inode {self.nodeid} generation {self.generation} lookups {self.lookups}>"

@@ -13,7 +13,7 @@ import stat
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from inopt import syscalls
 from inopt.backing.descriptors import DescriptorCache
@@ -83,7 +83,7 @@ class Tree:
         self._filesystems = {attributes.mount_id: root_filesystem}
         self._root_key = key_of(attributes)
         self._quiet_mount = -1
-        self._forgotten: OrderedDict[int, bytes] = OrderedDict()
+        self._forgotten: OrderedDict[int, tuple[bytes, Any]] = OrderedDict()
         # Whether the root's filesystem has file handles (else each known inode costs a descriptor).
         self.has_handles = root_filesystem.has_handles
         self.flushes_at_close = flushes_at_close(syscalls.filesystem_type(descriptor))
@@ -233,11 +233,15 @@ class Tree:
         Only what has been reached from the root before: a made-up number leads nowhere. Raises
         `OSError` ``ESTALE``.
         """
-        handle = self._forgotten.pop(nodeid, None)
-        if handle is None:
+        handle, position = self._forgotten.pop(nodeid, (b"", None))
+        if not handle:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         filesystem = self.root.filesystem
-        return self.adopt(syscalls.open_by_handle(filesystem.descriptor, handle, _HANDLE_FLAGS))
+        descriptor = syscalls.open_by_handle(filesystem.descriptor, handle, _HANDLE_FLAGS)
+        inode, attributes = self.adopt(descriptor)
+        if inode.position is None:
+            inode.position = position
+        return inode, attributes
 
     def _require_below_root(self, directory: int) -> None:
         """Raise ``ESTALE`` unless walking up from *directory* meets the root."""
@@ -315,6 +319,32 @@ class Tree:
         finally:
             os.close(quiet)
 
+    def location(self, inode: Inode) -> list[bytes]:
+        """The names that lead from the root to an inode at this moment.
+
+        Raises `OSError` ``ESTALE`` if that cannot be told: it is not below the root any more, or
+        it is no directory and has several names, or the system does not remember its one.
+        """
+        if inode is self.root:
+            return []
+        root, path = os.readlink(self.path(self.root)), os.readlink(self.path(inode))
+        above = root.rstrip(b"/") + b"/"
+        attributes = self.attributes(inode)
+        known = path.startswith(above) and attributes.links > 0
+        if known and not inode.is_directory:
+            known = attributes.links == 1 and self._is_at(path, attributes)
+        if not known:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return path[len(above) :].split(b"/")
+
+    def _is_at(self, path: bytes, attributes: Attributes) -> bool:
+        try:
+            there = os.lstat(path)
+        except OSError:
+            return False
+        device = os.makedev(attributes.dev_major, attributes.dev_minor)
+        return (there.st_dev, there.st_ino) == (device, attributes.inode)
+
     def attributes(self, inode: Inode) -> Attributes:
         """The attributes of *inode* now."""
         return attributes_of(self.descriptor(inode))
@@ -366,7 +396,7 @@ class Tree:
         if inode is None:
             return
         if inode.filesystem is self.root.filesystem and inode.handle and nodeid < FOREIGN:
-            self._forgotten[nodeid] = inode.handle
+            self._forgotten[nodeid] = (inode.handle, inode.position)
             if len(self._forgotten) > _REMEMBERED:
                 self._forgotten.popitem(last=False)
         self._drop(inode)

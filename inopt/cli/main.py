@@ -10,6 +10,8 @@ from inopt._version import __version__
 from inopt.cli.completion import completion
 from inopt.cli.doctor import doctor
 from inopt.cli.mount import mount
+from inopt.cli.reload import reload
+from inopt.cli.schema import schema
 from inopt.cli.stats import stats
 from inopt.cli.umount import umount
 from inopt.exceptions import InoptError
@@ -24,7 +26,7 @@ def inopt() -> None:
     """FUSE filesystems that stay out of the way: mount a directory under a policy."""
 
 
-for command in (mount, umount, stats, doctor, completion):
+for command in (mount, umount, reload, stats, doctor, schema, completion):
     inopt.add_command(command)
 
 
@@ -36,7 +38,8 @@ def main() -> None:
         where = (
             error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "inopt"
         )
-        _print(f"{error.format_message()} (see '{where} --help')")
+        message = " ".join(error.format_message().split())
+        _print(f"{message} (see '{where} --help')")
         code = 2
     except click.Abort:
         _print("interrupted")
@@ -54,4 +57,5 @@ def main() -> None:
 
 
 def _print(message: str) -> None:
-    print("inopt: " + " ".join(message.split()), file=sys.stderr)  # noqa: T201
+    for line in message.splitlines() or [""]:
+        print("inopt: " + " ".join(line.split()), file=sys.stderr)  # noqa: T201

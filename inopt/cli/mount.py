@@ -83,13 +83,11 @@ def mount(
     log_file: str | None,
 ) -> None:
     """Mount SOURCE at MOUNTPOINT under POLICY (a file, or the name of a shipped policy)."""
-    loaded, path = load_policy(policy)
     settings = Settings(
         # Before the daemon changes its directory; an empty path stays one, to be refused.
         source=os.path.abspath(source) if source else "",
         mountpoint=os.path.abspath(mountpoint) if mountpoint else "",
-        policy=loaded,
-        policy_path=os.path.abspath(path),
+        policy=load_policy(policy),
         tier=None if tier == "auto" else Tier[tier.upper()],
         options=parse_options(options),
         fd_budget=fd_budget,

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeAlias
 
 import msgspec
 import structlog
@@ -26,12 +26,14 @@ _PAUSE: Final = 0.5  # seconds, before accepting again after a failure
 
 
 class Command(msgspec.Struct, frozen=True):
-    """What a client asks: the name of a command."""
+    """What a client asks: the name of a command, and what it is to know."""
 
     command: str
+    arguments: dict[str, Any] = {}
 
 
-Commands = dict[str, Callable[[], dict[str, Any]]]
+Commands: TypeAlias = Mapping[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]]
+"""By name: each takes the arguments and returns the answer. An `InoptError` is an answer, too."""
 
 
 async def serve(
@@ -68,7 +70,7 @@ async def serve(
 
 
 async def _answer(connection: trio.socket.SocketType, commands: Commands) -> None:
-    with connection, trio.move_on_after(_PATIENCE):
+    with connection:
         packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         pid, user, _ = _CREDENTIALS.unpack(packed)
         if user not in (0, os.geteuid()):
@@ -76,8 +78,12 @@ async def _answer(connection: trio.socket.SocketType, commands: Commands) -> Non
             return
         stream = trio.SocketStream(connection)
         try:
-            answer = _run(await _read_line(stream), commands)
-            await stream.send_all(msgspec.json.encode(answer) + b"\n")
+            line = b""
+            with trio.move_on_after(_PATIENCE):
+                line = await _read_line(stream)
+            answer = msgspec.json.encode(await _run(line, commands))
+            with trio.move_on_after(_PATIENCE):
+                await stream.send_all(answer + b"\n")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # the client has gone; nobody misses the answer
         except Exception:
@@ -95,7 +101,7 @@ async def _read_line(stream: trio.SocketStream) -> bytes:
     return line
 
 
-def _run(line: bytes, commands: Commands) -> dict[str, Any]:
+async def _run(line: bytes, commands: Commands) -> dict[str, Any]:
     try:
         command = msgspec.json.decode(line, type=Command)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -103,7 +109,10 @@ def _run(line: bytes, commands: Commands) -> dict[str, Any]:
     function = commands.get(command.command)
     if function is None:
         return {"error": f"unknown command {command.command!r}: known are {', '.join(commands)}"}
-    return function()
+    try:
+        return await function(command.arguments)
+    except InoptError as error:
+        return {"error": str(error), "exit_code": error.exit_code}
 
 
 def is_alive(path: str) -> bool | None:
@@ -121,13 +130,16 @@ def is_alive(path: str) -> bool | None:
     return True
 
 
-def ask(path: str, command: str) -> dict[str, Any]:
-    """Ask the daemon behind the socket at *path*. Raises `UsageError`, `InoptError`."""
+def ask(path: str, command: str, patience: float = _PATIENCE, **arguments: Any) -> dict[str, Any]:
+    """Ask the daemon behind the socket at *path*, and wait *patience* seconds for the answer.
+
+    Raises `UsageError`, `InoptError`: the daemon's own among them.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_PATIENCE)
+        connection.settimeout(patience)
         try:
             connection.connect(path)
-            connection.sendall(msgspec.json.encode(Command(command)) + b"\n")
+            connection.sendall(msgspec.json.encode(Command(command, arguments)) + b"\n")
             answer = b""
             while more := connection.recv(1 << 16):
                 answer += more
@@ -139,5 +151,7 @@ def ask(path: str, command: str) -> dict[str, Any]:
         raise UsageError(f"{path}: the daemon refused: run as root or as the user of the mount")
     decoded: dict[str, Any] = msgspec.json.decode(answer, type=dict[str, Any])
     if "error" in decoded:
+        if decoded.get("exit_code") == UsageError.exit_code:
+            raise UsageError(decoded["error"])
         raise InoptError(f"{path}: {decoded['error']}")
     return decoded

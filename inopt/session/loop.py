@@ -18,6 +18,8 @@ from typing import Final
 import structlog
 
 from inopt import syscalls
+from inopt.handlers.failures import DeniedError
+from inopt.handlers.gate import Gate, Substitute
 from inopt.handlers.serve import Context, Serve, undo
 from inopt.kernel.device import Device
 from inopt.kernel.negotiate import READ_BUFFER
@@ -110,7 +112,18 @@ class Reader(threading.Thread):
         try:
             body = loop.decoder.decode(header, buffer)
             serve = loop.table[opcode]
+            gate = loop.gates[opcode]
+            counted = self.counts.daemon
+            if gate is not None:
+                handler = gate(header, body)
+                if handler is not None:
+                    serve = handler
+                    if not isinstance(handler, Substitute):
+                        counted = self.counts.handler
             payload = loop.special(header, body) if serve is None else serve(header, body)
+        except DeniedError as error:
+            self._fail(descriptor, header, error.errno or errno.EACCES, denied=True)
+            return
         except OSError as error:
             self._fail(descriptor, header, error.errno or errno.EIO)
             return
@@ -122,7 +135,7 @@ class Reader(threading.Thread):
             _log.exception("request failed", opcode=op_name(opcode), nodeid=header.nodeid)
             self._fail(descriptor, header, errno.EIO)
             return
-        self.counts.daemon[opcode] += 1
+        counted[opcode] += 1
         if payload is None:
             return
         try:
@@ -134,11 +147,14 @@ class Reader(threading.Thread):
         except OSError as error:
             self._refused(header, payload, error)
 
-    def _fail(self, descriptor: int, header: Header, number: int) -> None:
+    def _fail(self, descriptor: int, header: Header, number: int, *, denied: bool = False) -> None:
         opcode = header.opcode
         if opcode < len(self.counts.daemon):
-            self.counts.daemon[opcode] += 1
-            self.counts.errors[opcode] += 1
+            if denied:
+                self.counts.denied[opcode] += 1
+            else:
+                self.counts.daemon[opcode] += 1
+                self.counts.errors[opcode] += 1
         if opcode in NO_REPLY:
             return
         if not 0 < number <= _LARGEST_ERRNO:
@@ -165,7 +181,8 @@ class Reader(threading.Thread):
 class Loop:
     """The readers of one session, and the watch that adds some while others are stuck.
 
-    *table* has the function that serves each opcode; *limit* is the largest number of readers.
+    *table* has the function that serves each opcode, *gates* what the policy says to it first;
+    *limit* is the largest number of readers.
     *ended* is called from the last reader's thread when the kernel has ended the session.
     """
 
@@ -175,6 +192,7 @@ class Loop:
         decoder: requests.Decoder,
         context: Context,
         table: list[Serve | None],
+        gates: list[Gate | None],
         limit: int,
         ended: Callable[[], None],
     ) -> None:
@@ -182,6 +200,7 @@ class Loop:
         self.decoder = decoder
         self.context = context
         self.table = table
+        self.gates = gates
         self.limit = limit
         self.readers: list[Reader] = []
         self.crowded = False

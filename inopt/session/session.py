@@ -22,18 +22,19 @@ from inopt.backing.examine import examine
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree
 from inopt.exceptions import InoptError, UsageError
-from inopt.handlers.serve import Context, operations
+from inopt.handlers.placement import Placement
+from inopt.handlers.serve import Context
 from inopt.kernel import mounts
 from inopt.kernel.device import Device
 from inopt.kernel.dialects import Tier
 from inopt.kernel.negotiate import Terms, Wishes, check_wishes, negotiate
 from inopt.kernel.options import MountOptions
 from inopt.kernel.probe import read_init
-from inopt.policy.model import Policy, seconds
-from inopt.session import control, places, stats
+from inopt.policy.load import Loaded, load_policy
+from inopt.session import control, places, reload, stats
 from inopt.session.loop import INTERRUPT_SIGNAL, Loop
+from inopt.session.policing import Policing, Prepared, compile_for, prepare
 from inopt.wire import notifications, replies
-from inopt.wire.replies import Validity
 from inopt.wire.requests import Decoder
 from inopt.wire.uapi import InitFlag
 
@@ -53,8 +54,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     source: str
     mountpoint: str
-    policy: Policy
-    policy_path: str
+    policy: Loaded
     tier: Tier | None = None
     options: MountOptions = MountOptions()
     fd_budget: int | None = None
@@ -71,6 +71,7 @@ class Session:
         device: Device,
         context: Context,
         terms: Terms,
+        prepared: Prepared,
     ) -> None:
         self.settings = settings
         self.mountpoint = mountpoint
@@ -79,12 +80,15 @@ class Session:
         self._device = device
         self._started = time.monotonic()
         self._ended = trio.Event()
+        self._policing = Policing(context, prepared)
+        self._reloading = trio.Lock()
         token = trio.lowlevel.current_trio_token()
         self._loop = Loop(
             device,
             Decoder(terms.minor, setxattr_ext=terms.has(InitFlag.SETXATTR_EXT)),
             context,
-            operations(context),
+            self._policing.table,
+            self._policing.gates,
             settings.readers,
             lambda: token.run_sync_soon(self._ended.set),
         )
@@ -106,10 +110,37 @@ class Session:
         return {
             "mountpoint": self.mountpoint,
             "source": self.settings.source,
-            "policy": self.settings.policy_path,
+            "policy": self._policing.prepared.loaded.path,
         } | stats.snapshot(
             self._context, self.terms, self._loop.counts, self._started, self._loop.active
         )
+
+    async def reload(self, name: str | None = None) -> dict[str, Any]:
+        """Replace the policy by the file or shipped policy *name*; by default its own file again.
+
+        Returns counts; see `inopt.session.reload`. Raises `UsageError`, and keeps the old policy,
+        if the new one cannot be enforced, or not on this mount.
+        """
+        async with self._reloading:
+            report = await trio.to_thread.run_sync(self._reload, name)
+        _log.info("policy replaced", **{k: v for k, v in report.items() if k != "mountpoint"})
+        return report
+
+    def _reload(self, name: str | None) -> dict[str, Any]:
+        path = name or os.path.abspath(self._policing.prepared.loaded.path)
+        prepared = prepare(load_policy(path))
+        policy = prepared.loaded.policy
+        _require_tier(prepared.loaded, self.terms)
+        context = self._context
+        context.keep_caches(policy.cache)
+        self._loop.gates = self._policing.replace(prepared, compile_for(prepared, self.terms))
+        report = reload.settle(context)
+        how = reload.make_stale(self._device, context, self.terms)
+        return {
+            "mountpoint": self.mountpoint,
+            "policy": prepared.loaded.path,
+            "invalidated_by": how,
+        } | report
 
     async def unmount(self) -> None:
         """Unmount; while the mount is in use, it is only detached and served to its last user."""
@@ -166,12 +197,12 @@ def _wishes(settings: Settings, source: str) -> Wishes:
     tier = settings.tier
     if tier is None and os.environ.get("INOPT_NO_BYPASS", "") not in ("", "0"):
         tier = Tier.NONE
-    required = Tier[settings.policy.require.upper()]
+    required = Tier[settings.policy.policy.require.upper()]
     if tier is None and required > Tier.RW:
         tier = required
     if tier is not None and tier < required:
         raise UsageError(
-            f"{settings.policy_path}: requires tier '{required.label}', but '{tier.label}' was "
+            f"{settings.policy.path}: requires tier '{required.label}', but '{tier.label}' was "
             "asked for: leave --tier (and INOPT_NO_BYPASS) out, or use another policy"
         )
     wishes = Wishes(
@@ -191,6 +222,7 @@ async def mounted(settings: Settings) -> AsyncIterator[Session]:
     Raises `UsageError` for what the user can mend and `InoptError` for the rest; then nothing is
     mounted and nothing left behind.
     """
+    prepared = prepare(settings.policy)
     source = places.check_source(settings.source)
     wishes = _wishes(settings, source)
     budget = _descriptor_budget(settings.fd_budget)
@@ -203,7 +235,7 @@ async def mounted(settings: Settings) -> AsyncIterator[Session]:
         try:
             mounts.mount(device, source, mountpoint, settings.options)
             try:
-                session = _begin(settings, mountpoint, device, tree, wishes)
+                session = _begin(settings, mountpoint, device, tree, wishes, prepared)
             except BaseException:
                 mounts.unmount(mountpoint, lazy=True)
                 raise
@@ -217,7 +249,7 @@ async def mounted(settings: Settings) -> AsyncIterator[Session]:
         "mounted",
         source=source,
         mountpoint=mountpoint,
-        policy=settings.policy_path,
+        policy=settings.policy.path,
         tier=session.terms.tier.label,
         dialect=session.terms.dialect.name,
         protocol=f"7.{session.terms.minor}",
@@ -239,16 +271,16 @@ async def mounted(settings: Settings) -> AsyncIterator[Session]:
 
 
 def _begin(
-    settings: Settings, mountpoint: str, device: Device, tree: Tree, wishes: Wishes
+    settings: Settings,
+    mountpoint: str,
+    device: Device,
+    tree: Tree,
+    wishes: Wishes,
+    prepared: Prepared,
 ) -> Session:
     unique, offer = read_init(device)
     terms = negotiate(offer, wishes, privileged=syscalls.has_capability(syscalls.CAP_SYS_ADMIN))
-    required = Tier[settings.policy.require.upper()]
-    if terms.tier < required:
-        raise UsageError(
-            f"{settings.policy_path}: requires tier '{required.label}', but this kernel gives "
-            f"'{terms.tier.label}': see 'inopt doctor'"
-        )
+    _require_tier(settings.policy, terms)
     os.write(device.descriptor, replies.message(unique, terms.reply))
     dialect = terms.dialect
     attachments = Attachments()
@@ -261,18 +293,26 @@ def _begin(
         attachments = Attachments(register, lambda backing_id: dialect.release(device, backing_id))
         if settings.options.noatime and tree.has_handles:
             tree.leave_access_times()
-    cache = settings.policy.cache
     context = Context(
         tree,
+        Placement(compile_for(prepared, terms), tree),
         attachments,
         dialect,
-        Validity.of(seconds(cache.entry), seconds(cache.attributes)),
+        settings.policy.policy.cache,
         lambda nodeid: _invalidate_attributes(device, nodeid),
-        negative_seconds=seconds(cache.negative),
         open_flags=settings.options.open_flags,
         reads_back=terms.has(InitFlag.WRITEBACK_CACHE),
     )
-    return Session(settings, mountpoint, device, context, terms)
+    return Session(settings, mountpoint, device, context, terms, prepared)
+
+
+def _require_tier(loaded: Loaded, terms: Terms) -> None:
+    required = Tier[loaded.policy.require.upper()]
+    if terms.tier < required:
+        raise UsageError(
+            f"{loaded.path}: requires tier '{required.label}', but this kernel gives "
+            f"'{terms.tier.label}': see 'inopt doctor'"
+        )
 
 
 def _invalidate_attributes(device: Device, nodeid: int) -> None:
@@ -297,7 +337,8 @@ def _be_nobody_in_particular() -> None:
 async def run(settings: Settings, ready: Callable[[], None]) -> None:
     """Mount, call *ready* when requests are served, and serve until unmounted or told to stop.
 
-    SIGTERM, SIGINT and SIGHUP unmount; a second one aborts.
+    SIGHUP reads the policy again; at a terminal, which hangs up, it is like SIGTERM and SIGINT:
+    they unmount, and a second one aborts.
     """
     signal.signal(INTERRUPT_SIGNAL, lambda *_: None)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -305,7 +346,7 @@ async def run(settings: Settings, ready: Callable[[], None]) -> None:
             await nursery.start(
                 control.serve,
                 places.control_path(session.device_minor),
-                {"stats": session.stats},
+                _commands(session),
             )
             nursery.start_soon(_obey, signals, session, nursery)
             try:
@@ -316,9 +357,33 @@ async def run(settings: Settings, ready: Callable[[], None]) -> None:
             nursery.cancel_scope.cancel()
 
 
+def _commands(session: Session) -> control.Commands:
+    async def stats_(_arguments: dict[str, Any]) -> dict[str, Any]:
+        return session.stats()
+
+    async def reload_(arguments: dict[str, Any]) -> dict[str, Any]:
+        return await session.reload(arguments.get("policy"))
+
+    return {"stats": stats_, "reload": reload_}
+
+
+async def _reload_and_log(session: Session) -> None:
+    try:
+        await session.reload()
+    except InoptError as error:
+        for line in str(error).splitlines():
+            _log.error("policy not replaced", reason=line)
+    except OSError as error:
+        _log.error("policy not replaced", reason=error.strerror)
+
+
 async def _obey(signals: AsyncIterator[int], session: Session, nursery: trio.Nursery) -> None:
     asked = False
+    at_terminal = os.isatty(0)
     async for number in signals:
+        if number == signal.SIGHUP and not at_terminal:
+            nursery.start_soon(_reload_and_log, session)
+            continue
         _log.info("asked to stop", signal=signal.Signals(number).name)
         if asked:
             session.abort()

@@ -143,11 +143,13 @@ class Mount:
 
 
 @contextmanager
-def mounted(source: Path, path: Path, *arguments: str) -> Iterator[Mount]:
+def mounted(
+    source: Path, path: Path, *arguments: str, policy: str | Path = "mirror"
+) -> Iterator[Mount]:
     """Mount, and unmount afterwards."""
     source.mkdir(exist_ok=True)
     path.mkdir(exist_ok=True)
-    mount = Mount(source, path, *arguments)
+    mount = Mount(source, path, *arguments, policy=str(policy))
     try:
         yield mount
     finally:

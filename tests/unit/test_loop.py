@@ -15,15 +15,20 @@ import pytest
 
 from inopt.backing.attach import Attachments
 from inopt.backing.tree import Tree
+from inopt.handlers.gate import Gate
+from inopt.handlers.placement import Placement
 from inopt.handlers.serve import Context, operations
 from inopt.kernel.device import Device
 from inopt.kernel.dialects import PLAIN
-from inopt.ops import Op
+from inopt.ops import OPCODE_LIMIT, Op, OpsMask
+from inopt.policy.compiled import CompiledPolicy
+from inopt.policy.load import parse_policy
+from inopt.policy.model import Cache
+from inopt.policy.rules import compile_rules
 from inopt.session.loop import INTERRUPT_SIGNAL, Loop
 from inopt.wire import bodies
 from inopt.wire.bodies import Header
 from inopt.wire.kernel_side import encode_request
-from inopt.wire.replies import Validity
 from inopt.wire.requests import Decoder
 
 _ROOT = 1
@@ -38,10 +43,15 @@ class Kernel:
         self._socket, daemon = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._socket.settimeout(10)
         tree = Tree(str(source), 256)
-        context = Context(tree, Attachments(), PLAIN, Validity.of(1, 1), lambda _: None)
+        rules = compile_rules(parse_policy(b"version: 1", "mirror.yaml"))
+        policy = CompiledPolicy(rules, reads_and_writes=False, kernel=OpsMask())
+        context = Context(
+            tree, Placement(policy, tree), Attachments(), PLAIN, Cache(), lambda _: None
+        )
         self.table = operations(context)
         device = Device(daemon.detach())
-        self.loop = Loop(device, Decoder(45), context, self.table, 4, self.ended.set)
+        gates: list[Gate | None] = [None] * OPCODE_LIMIT
+        self.loop = Loop(device, Decoder(45), context, self.table, gates, 4, self.ended.set)
         self.loop.start()
 
     def send(self, unique: int, opcode: Op, body: bodies.Body, nodeid: int = _ROOT) -> None:

@@ -46,7 +46,7 @@ def getattr_(context: Context, header: Header, body: bodies.Getattr) -> bytes:
     inode = context.tree.table.get(header.nodeid)
     handle = body.handle if body.flags & uapi.GETATTR_FH else None
     attributes = _attributes(context, inode, handle)
-    return replies.attr(attributes, context.validity_of(attributes), inode.number)
+    return replies.attr(attributes, context.validity_of(inode, attributes), inode.number)
 
 
 def statx(context: Context, header: Header, body: bodies.Statx) -> bytes:
@@ -54,7 +54,7 @@ def statx(context: Context, header: Header, body: bodies.Statx) -> bytes:
     inode = context.tree.table.get(header.nodeid)
     handle = body.handle if body.getattr_flags & uapi.GETATTR_FH else None
     attributes = _attributes(context, inode, handle)
-    return replies.statx(attributes, context.validity_of(attributes), 0, inode.number)
+    return replies.statx(attributes, context.validity_of(inode, attributes), 0, inode.number)
 
 
 def setattr_(context: Context, header: Header, body: bodies.Setattr) -> bytes:
@@ -81,9 +81,15 @@ def setattr_(context: Context, header: Header, body: bodies.Setattr) -> bytes:
         # need not own the file does no harm: the WRITE removes them, too.
         with suppress(PermissionError), acting_as(header.uid, header.gid, _groups(header)):
             os.chown(tree.path(inode), _UNCHANGED, _UNCHANGED)
-    handle = body.handle if valid & uapi.FATTR_FH else None
+    return unchanged(context, header, body)
+
+
+def unchanged(context: Context, header: Header, body: bodies.Setattr) -> bytes:
+    """Answer SETATTR with the attributes as they are."""
+    inode = context.tree.table.get(header.nodeid)
+    handle = body.handle if body.valid & uapi.FATTR_FH else None
     attributes = _attributes(context, inode, handle)
-    return replies.attr(attributes, context.validity_of(attributes), inode.number)
+    return replies.attr(attributes, context.validity_of(inode, attributes), inode.number)
 
 
 def _change_owner(path: bytes, header: Header, user: int, group: int) -> None:

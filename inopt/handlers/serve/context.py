@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import errno
-import os
 import stat
 from collections.abc import Callable
-from typing import Final, NoReturn
+from typing import Final
 
 from inopt.backing.attach import Attachments
 from inopt.backing.files import Handles, OpenDirectory, OpenFile
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree
+from inopt.handlers.failures import fail
+from inopt.handlers.placement import Placement
 from inopt.kernel.dialects import Dialect
+from inopt.policy.model import Cache, seconds
+from inopt.wire.bodies import Header
 from inopt.wire.replies import Attributes, Validity
 
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
 
 
-def fail(number: int) -> NoReturn:
-    """Answer the request with an errno."""
-    raise OSError(number, os.strerror(number))
-
-
 class Context:
     """One mount's state as the daemon's answers see it.
 
+    ``placement``: which plan an inode has under the policy.
     ``invalidate``: makes the kernel forget the attributes of a nodeid. ``negative``: what tells
     the kernel to remember that a name does not exist, if it should.
     ``no_flush``: closing a file needs no request. ``open_flags``: what every backing file is
@@ -42,51 +41,83 @@ class Context:
         "negative",
         "no_flush",
         "open_flags",
+        "placement",
         "reads_back",
         "set_id_validity",
         "tree",
+        "unsure_validity",
         "validity",
     )
 
     def __init__(
         self,
         tree: Tree,
+        placement: Placement,
         attachments: Attachments,
         dialect: Dialect,
-        validity: Validity,
+        cache: Cache,
         invalidate: Callable[[int], None],
         *,
-        negative_seconds: float = 0.0,
         open_flags: int = 0,
         reads_back: bool = False,
     ) -> None:
         self.tree = tree
+        self.placement = placement
         self.attachments = attachments
         self.dialect = dialect
-        self.validity = validity
-        self.set_id_validity = Validity(validity.entry_seconds, validity.entry_nanoseconds, 0, 0)
+        self.unsure_validity = Validity.of(0, 0)
+        self.keep_caches(cache)
         self.invalidate = invalidate
-        self.negative = (
-            dialect.negative_entry(Validity.of(negative_seconds, 0)) if negative_seconds else None
-        )
         self.files: Handles[OpenFile] = Handles()
         self.directories: Handles[OpenDirectory] = Handles()
         self.no_flush = not tree.flushes_at_close
         self.open_flags = open_flags
         self.reads_back = reads_back
 
+    def keep_caches(self, cache: Cache) -> None:
+        """From now on let the kernel believe what it is told for as long as *cache* says."""
+        entry = seconds(cache.entry)
+        self.validity = Validity.of(entry, seconds(cache.attributes))
+        self.set_id_validity = Validity.of(entry, 0)
+        negative = seconds(cache.negative)
+        self.negative = self.dialect.negative_entry(Validity.of(negative, 0)) if negative else None
+
     def entry(self, inode: Inode, attributes: Attributes) -> bytes:
         """The payload of an entry reply; the lookup has been counted."""
+        validity = self.validity_of(inode, attributes)
         return self.dialect.entry(
-            inode.nodeid, inode.generation, attributes, self.validity_of(attributes), inode.number
+            inode.nodeid, inode.generation, attributes, validity, inode.number
         )
 
-    def validity_of(self, attributes: Attributes) -> Validity:
-        """How long the kernel may believe *attributes*.
+    def found(
+        self, parent: Inode, name: bytes, header: Header, inode: Inode, attributes: Attributes
+    ) -> bytes:
+        """Like `entry`, for an inode that a lookup has found by *name*.
 
-        Not at all for set-id files: writes of others remove the bits, and after some of them
-        (fallocate, direct writes) the kernel does not ask for the mode again.
+        Raises `OSError` for what the policy keeps from the caller; then the lookup is taken back.
         """
+        try:
+            self.placement.arrive(parent, name, header, inode, attributes)
+        except OSError:
+            self.tree.forget(inode.nodeid, 1)
+            raise
+        return self.entry(inode, attributes)
+
+    def made(self, parent: Inode, name: bytes, inode: Inode, attributes: Attributes) -> bytes:
+        """Like `entry`, for an inode that the caller has just given the name *name*."""
+        self.placement.admit(self.placement.step(parent, name), inode, attributes)
+        return self.entry(inode, attributes)
+
+    def validity_of(self, inode: Inode, attributes: Attributes) -> Validity:
+        """How long the kernel may believe *attributes*, and the name that led to them.
+
+        Attributes not at all for set-id files: writes of others remove the bits, and after some
+        of them (fallocate, direct writes) the kernel does not ask for the mode again. Nor what
+        the policy answers differently from caller to caller, or from moment to moment.
+        """
+        plan = inode.plan
+        if plan is not None and (plan.unsure or plan.attributes_unsure):
+            return self.unsure_validity
         if attributes.mode & _SET_ID and stat.S_ISREG(attributes.mode):
             return self.set_id_validity
         return self.validity

@@ -11,7 +11,8 @@ from inopt import syscalls
 from inopt.backing.caller import acting_as, groups_for
 from inopt.backing.files import OpenFile
 from inopt.backing.inodes import Inode
-from inopt.handlers.serve.context import Context, fail
+from inopt.handlers.failures import fail
+from inopt.handlers.serve.context import Context
 from inopt.wire import bodies, replies, uapi
 from inopt.wire.bodies import Header
 
@@ -69,7 +70,14 @@ def finish_open(
     writes = flags & os.O_ACCMODE != os.O_RDONLY
     groups: tuple[int, ...] = ()
     try:
-        backing_id = context.attachments.opened(inode, descriptor, writes=writes)
+        plan = context.placement.plan(inode)
+        backing_id = context.attachments.opened(
+            inode,
+            descriptor,
+            writes=writes,
+            bypasses=plan.bypasses,
+            joins=plan.readers_join and not writes,
+        )
         if writes and not backing_id:
             groups = groups_for(descriptor, header.uid, header.pid)
     except BaseException:
@@ -90,6 +98,9 @@ def finish_open(
     if backing_id and flags & os.O_APPEND:
         # The kernel would open the backing file with O_APPEND for good, and fcntl(2) can clear
         # it. So these opens send their reads and writes; each WRITE tells whether it appends.
+        reply_flags |= uapi.FOPEN_DIRECT_IO
+    if not backing_id and (plan.direct or (writes and plan.direct_writers)):
+        # No page cache, so no shared mapping: what it would write, nobody could judge.
         reply_flags |= uapi.FOPEN_DIRECT_IO
     handle = context.files.add(OpenFile(inode, backing_flags(context, flags), descriptor, groups))
     return context.dialect.open(handle, reply_flags, backing_id)

@@ -67,9 +67,9 @@ def readdir(context: Context, _header: Header, body: bodies.Read) -> bytes:
     return _list(context, body, _add)
 
 
-def readdirplus(context: Context, _header: Header, body: bodies.Read) -> bytes:
+def readdirplus(context: Context, header: Header, body: bodies.Read) -> bytes:
     """READDIRPLUS: each entry is a lookup, too."""
-    return _list(context, body, partial(_add_plus, context))
+    return _list(context, body, partial(_add_plus, context, header))
 
 
 def _list(
@@ -79,12 +79,15 @@ def _list(
 ) -> bytes:
     """A page of entries from the request's offset on, as many as *add* finds room for."""
     directory = context.directories.get(body.handle)
+    placement = context.placement
+    hides = placement.policy.hides
     room = _room()
     try:
         room.page.reset(body.size)
         directory.seek(body.offset)
         while (entry := directory.peek(room.entries)) is not None:
-            if not add(directory, room.page, entry):
+            shown = not hides or placement.shows(directory.inode, directory.descriptor, entry[3])
+            if shown and not add(directory, room.page, entry):
                 break
             directory.advance()
         return bytes(room.page.view())
@@ -97,7 +100,11 @@ def _add(_directory: OpenDirectory, page: DirectoryPage, entry: DirectoryEntry) 
 
 
 def _add_plus(
-    context: Context, directory: OpenDirectory, page: DirectoryPage, entry: DirectoryEntry
+    context: Context,
+    header: Header,
+    directory: OpenDirectory,
+    page: DirectoryPage,
+    entry: DirectoryEntry,
 ) -> bool:
     number, offset, kind, name = entry
     # Before the lookup is counted: the kernel forgets only what it has been told of.
@@ -108,7 +115,8 @@ def _add_plus(
         # Gone, or not to be looked at: the kernel gets the name alone and asks when it must.
         with suppress(OSError):
             inode, attributes = context.tree.resolve_at(directory.descriptor, name)
-            payload, number = context.entry(inode, attributes), inode.number
+            payload = context.found(directory.inode, name, header, inode, attributes)
+            number = inode.number
     return page.add_plus(payload, number, offset, kind, name)
 
 

@@ -9,7 +9,8 @@ from typing import Final
 
 from inopt.backing.caller import acting_as
 from inopt.backing.inodes import Inode
-from inopt.handlers.serve.context import Context, fail, require_room
+from inopt.handlers.failures import fail
+from inopt.handlers.serve.context import Context, require_room
 from inopt.wire import bodies, replies, uapi
 from inopt.wire.bodies import Header
 
@@ -40,6 +41,16 @@ _WRITING: Final = {
     _FS_IOC_FSSETXATTR: _FS_IOC_FSSETXATTR,
 }
 _LARGEST_ARGUMENT: Final = 256  # a label
+
+
+def is_acl(name: bytes) -> bool:
+    """Whether an extended attribute is an ACL, by which the kernel checks permissions."""
+    return name.startswith(_ACL_PREFIX)
+
+
+def changes_flags(command: int) -> bool:
+    """Whether an ioctl command sets inode flags or a project id."""
+    return command in _WRITING
 
 
 def getxattr(context: Context, header: Header, body: bodies.Getxattr) -> bytes:
@@ -92,7 +103,7 @@ def removexattr(context: Context, header: Header, body: bodies.Removexattr) -> b
 
 
 def _require_owner_for_acl(context: Context, header: Header, inode: Inode, name: bytes) -> None:
-    if not name.startswith(_ACL_PREFIX) or header.uid == 0:
+    if not is_acl(name) or header.uid == 0:
         return
     if context.tree.attributes(inode).uid != header.uid:
         fail(errno.EPERM)

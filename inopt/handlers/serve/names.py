@@ -9,7 +9,9 @@ from typing import Final, TypeVar
 
 from inopt import syscalls
 from inopt.backing.caller import create_as
-from inopt.handlers.serve.context import Context, fail
+from inopt.handlers.failures import fail
+from inopt.handlers.placement import NAMELESS
+from inopt.handlers.serve.context import Context
 from inopt.handlers.serve.data import backing_flags, finish_open
 from inopt.wire import bodies, replies
 from inopt.wire.attributes import decode_rdev
@@ -27,14 +29,14 @@ def lookup(context: Context, header: Header, body: bodies.Lookup) -> bytes:
     tree = context.tree
     try:
         if body.name == b"." and header.nodeid not in tree.table:
-            inode, attributes = tree.revive(header.nodeid)
-        else:
-            inode, attributes = tree.resolve(tree.table.get(header.nodeid), body.name)
+            return context.entry(*tree.revive(header.nodeid))
+        parent = tree.table.get(header.nodeid)
+        inode, attributes = tree.resolve(parent, body.name)
+        return context.found(parent, body.name, header, inode, attributes)
     except FileNotFoundError:
         if context.negative is None:
             raise
         return context.negative
-    return context.entry(inode, attributes)
 
 
 def forget(context: Context, header: Header, body: bodies.Forget) -> None:
@@ -68,7 +70,7 @@ def _make(
         header.pid,
         lambda: _with_umask(umask, lambda: make(directory)),
     )
-    return context.entry(*tree.resolve(parent, name))
+    return context.made(parent, name, *tree.resolve(parent, name))
 
 
 def _with_umask(umask: int, make: Callable[[], Made]) -> Made:
@@ -125,7 +127,7 @@ def create(context: Context, header: Header, body: bodies.Create) -> bytes:
     """
     flags = backing_flags(context, body.flags) | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     try:
-        return _create(context, header, body, body.name, flags)
+        return _create(context, header, body, body.name, body.name, flags)
     except FileExistsError:
         if body.flags & os.O_EXCL:
             raise
@@ -135,14 +137,20 @@ def create(context: Context, header: Header, body: bodies.Create) -> bytes:
 def tmpfile(context: Context, header: Header, body: bodies.Create) -> bytes:
     """TMPFILE: make a regular file without a name and open it."""
     flags = backing_flags(context, body.flags) | os.O_TMPFILE | body.flags & os.O_EXCL
-    return _create(context, header, body, b".", flags)
+    return _create(context, header, body, b".", NAMELESS, flags)
 
 
 def _create(
-    context: Context, header: Header, body: bodies.Create, name: bytes, flags: int
+    context: Context,
+    header: Header,
+    body: bodies.Create,
+    name: bytes,
+    judged_as: bytes,
+    flags: int,
 ) -> bytes:
     tree = context.tree
-    directory = tree.descriptor(tree.table.get(header.nodeid))
+    parent = tree.table.get(header.nodeid)
+    directory = tree.descriptor(parent)
     mode = body.mode & 0o7777
     descriptor = create_as(
         header.uid,
@@ -157,11 +165,16 @@ def _create(
         os.close(descriptor)
         raise
     try:
-        opened = finish_open(context, header, inode, body.flags, descriptor)
+        entry = context.made(parent, judged_as, inode, attributes)
+    except BaseException:
+        os.close(descriptor)
+        tree.forget(inode.nodeid, 1)
+        raise
+    try:
+        return replies.create(entry, finish_open(context, header, inode, body.flags, descriptor))
     except BaseException:
         tree.forget(inode.nodeid, 1)
         raise
-    return replies.create(context.entry(inode, attributes), opened)
 
 
 def link(context: Context, header: Header, body: bodies.Link) -> bytes:
@@ -171,7 +184,7 @@ def link(context: Context, header: Header, body: bodies.Link) -> bytes:
     inode = tree.table.get(body.old_nodeid)
     syscalls.link_descriptor(tree.descriptor(inode), tree.descriptor(parent), body.name)
     tree.unpin(inode)
-    return context.entry(*tree.resolve(parent, body.name))
+    return context.made(parent, body.name, *tree.resolve(parent, body.name))
 
 
 def unlink(context: Context, header: Header, body: bodies.Unlink) -> bytes:

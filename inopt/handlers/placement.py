@@ -1,0 +1,244 @@
+"""Which plan an inode has: where it stands in the tree under the policy, and what follows of it.
+
+A directory's position advances by one name at each lookup; no path is built. Facts that can change
+are read again for each decision that depends on them.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Any, Final
+
+from inopt.backing.inodes import Inode
+from inopt.backing.tree import Tree, attributes_of
+from inopt.handlers.failures import DeniedError, fail
+from inopt.ops import Op
+from inopt.policy.callers import Caller
+from inopt.policy.compiled import CompiledPolicy, Joint, Treatment
+from inopt.policy.facts import Attributes, ReadXattr
+from inopt.policy.match import State
+from inopt.policy.plan import Plan
+from inopt.wire.bodies import Header
+
+# The name under which a file without a name (O_TMPFILE) is judged: no file can have it.
+NAMELESS: Final = b"/"
+_DOTS: Final = (b".", b"..")
+
+
+class _New:
+    """The attributes of an inode that is about to be made."""
+
+    __slots__ = ("gid", "mode", "size", "uid")
+
+    def __init__(self, mode: int, uid: int, gid: int) -> None:
+        self.mode = mode
+        self.uid = uid
+        self.gid = gid
+        self.size = 0
+
+
+def _xattr(path: bytes, name: str) -> bytes | None:
+    try:
+        return os.getxattr(path, name)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
+            return None
+        raise
+
+
+def _no_xattr(_name: str) -> bytes | None:
+    return None
+
+
+class Placement:
+    """The policy of one mount, applied to its inodes. `policy` may be replaced at any time."""
+
+    __slots__ = ("_plain", "policy", "tree")
+
+    def __init__(self, policy: CompiledPolicy, tree: Tree) -> None:
+        self.tree = tree
+        self.adopt(policy)
+
+    def adopt(self, policy: CompiledPolicy) -> None:
+        """Go by *policy* from now on. Plans made under the earlier one are replaced when used."""
+        root = attributes_of(self.tree.root.descriptor)
+        self._plain = (
+            policy.plan(policy.start, _New(stat.S_IFREG, 0, 0), _no_xattr, linked=False)
+            if policy.is_trivial
+            else None
+        )
+        self.policy = policy
+        self.admit(policy.start, self.tree.root, root)
+
+    # --- where an inode stands -----------------------------------------------------------------
+
+    def state(self, directory: Inode) -> State:
+        """The state of a directory. Raises `OSError` ``ESTALE`` if it cannot be told."""
+        position = directory.position
+        if isinstance(position, State) and position.matcher is self.policy.rules.matcher:
+            return position
+        if not directory.is_directory:
+            fail(errno.ENOTDIR)
+        state = self._walk(self.tree.location(directory))
+        directory.position = state
+        directory.plan = None
+        return state
+
+    def _walk(self, names: list[bytes]) -> State:
+        state = self.policy.start
+        for name in names:
+            state = state.step(name)
+        return state
+
+    def step(self, parent: Inode, name: bytes) -> State:
+        """The state of *name* in a directory."""
+        return self.state(parent).step(name)
+
+    def admit(self, state: State, inode: Inode, attributes: Any) -> None:
+        """An inode has been found, or made, by a name at *state*: set its position and plan."""
+        if self._plain is not None:
+            inode.plan = self._plain
+            return
+        several = attributes.links > 1 and not inode.is_directory
+        earlier = inode.position
+        if several and self._is_current(earlier):
+            inode.position = self.policy.join(earlier, state)
+        else:
+            inode.position = state
+        inode.plan = self.policy.plan(
+            inode.position, attributes, self.reader(inode), linked=several
+        )
+
+    def _is_current(self, position: object) -> bool:
+        if isinstance(position, Joint):
+            position = position.states[0]
+        return isinstance(position, State) and position.matcher is self.policy.rules.matcher
+
+    # --- which plan it has ---------------------------------------------------------------------
+
+    def plan(self, inode: Inode) -> Plan:
+        """The plan of an inode, by facts of this moment.
+
+        Raises `OSError` ``ESTALE`` for an inode that has not been looked up since the policy was
+        replaced: the kernel then looks its name up again. One that is open keeps its plan.
+        """
+        plan: Plan | None = inode.plan
+        if self._plain is not None and (plan is None or inode.io is None):
+            return self._plain
+        position = inode.position
+        if not self._is_current(position):
+            if inode.is_directory:
+                position = self.state(inode)
+            elif plan is not None and inode.io is not None:
+                return plan
+            else:
+                fail(errno.ESTALE)
+        elif plan is not None and not plan.depends_on_facts:
+            return plan
+        attributes = self.tree.attributes(inode)
+        plan = self.policy.plan(
+            position,
+            attributes,
+            self.reader(inode),
+            linked=attributes.links > 1 and not inode.is_directory,
+        )
+        inode.plan = plan
+        return plan
+
+    def settle(self, inode: Inode) -> bool:
+        """Put an open inode under the present policy; False if it keeps its earlier plan.
+
+        It keeps it if nobody can tell where the inode stands, or if its opens bypass and may not
+        do so by the new plan.
+        """
+        if self._plain is not None or self._is_current(inode.position):
+            inode.plan = self._plain or inode.plan
+            return True
+        earlier: Plan | None = inode.plan
+        try:
+            state = self._walk(self.tree.location(inode))
+            attributes = self.tree.attributes(inode)
+        except OSError:
+            return False
+        plan = self.policy.plan(state, attributes, self.reader(inode), linked=False)
+        if earlier is None or (earlier.bypasses and not plan.bypasses):
+            return False
+        inode.position, inode.plan = state, plan
+        return True
+
+    def plan_at(self, state: State, attributes: Attributes, xattr: ReadXattr = _no_xattr) -> Plan:
+        """The plan of what is found by a name at *state*."""
+        return self.policy.plan(state, attributes, xattr, linked=False)
+
+    def plan_of_new(self, state: State, mode: int, header: Header) -> Plan:
+        """The plan of an inode that the caller is about to make at *state*."""
+        return self.plan_at(state, _New(mode, header.uid, header.gid))
+
+    def treatments(self, inode: Inode, format_: int) -> list[Treatment]:
+        """How an inode is treated by the names it is known by."""
+        position = inode.position
+        if not self._is_current(position):
+            fail(errno.ESTALE)
+        states = position.states if isinstance(position, Joint) else (position,)
+        return [self.policy.treatment(state, format_) for state in states]
+
+    def reader(self, inode: Inode) -> ReadXattr:
+        """Reads an extended attribute of *inode*; None where there is none."""
+        return lambda name: _xattr(self.tree.path(inode), name)
+
+    def reader_beneath(self, directory: int, name: bytes) -> ReadXattr:
+        """Reads an extended attribute of a name beneath a directory's descriptor."""
+
+        def read(attribute: str) -> bytes | None:
+            try:
+                descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=directory)
+            except OSError:
+                return None
+            try:
+                return _xattr(b"/proc/self/fd/%d" % descriptor, attribute)
+            finally:
+                os.close(descriptor)
+
+        return read
+
+    # --- what a name shows ---------------------------------------------------------------------
+
+    def arrive(
+        self, parent: Inode, name: bytes, header: Header, inode: Inode, attributes: Any
+    ) -> None:
+        """A lookup has found *inode* by a name: it gets its plan, or is kept from the caller.
+
+        Raises `FileNotFoundError` for what is hidden and `DeniedError` for what may not be found,
+        by this name, whatever other names of the inode may say.
+        """
+        if self._plain is not None:
+            inode.plan = self._plain
+            return
+        if name in _DOTS:
+            return
+        state = self.step(parent, name)
+        self.admit(state, inode, attributes)
+        plan: Plan = inode.plan
+        if inode.position is not state:
+            plan = self.plan_at(state, attributes, self.reader(inode))
+        if plan.hidden:
+            fail(errno.ENOENT)
+        if plan.codes[Op.LOOKUP]:
+            code = plan.code(Op.LOOKUP, Caller(header.uid, header.gid, header.pid))
+            if code > 0:
+                raise DeniedError(code)
+
+    def shows(self, directory: Inode, descriptor: int, name: bytes) -> bool:
+        """Whether a listing of *directory*, open as *descriptor*, shows *name*."""
+        if name in _DOTS:
+            return True
+        state = self.step(directory, name)
+        if not self.policy.may_hide(state):
+            return True
+        try:
+            attributes = attributes_of(descriptor, name)
+        except OSError:
+            return True  # gone meanwhile
+        return not self.plan_at(state, attributes, self.reader_beneath(descriptor, name)).hidden

@@ -1,0 +1,115 @@
+"""Who asks: what rules can say about the caller of a request, and how it is found out."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import Final
+
+import msgspec
+
+from inopt.backing.caller import groups_of
+from inopt.policy import model
+from inopt.policy.facts import group_ids, user_ids
+from inopt.policy.match import Matcher, matches
+from inopt.policy.model import listed
+
+_UNKNOWN: Final = ""
+
+
+class Caller:
+    """The process behind a request. What proc(5) tells of it is read when a rule asks.
+
+    The process waits for the answer meanwhile, so what is read is its own. *pid* is 0 for one of
+    another pid namespace: then program and control group are unknown, and match no pattern.
+    """
+
+    __slots__ = ("gid", "pid", "uid")
+
+    def __init__(self, uid: int, gid: int, pid: int) -> None:
+        self.uid = uid
+        self.gid = gid
+        self.pid = pid
+
+    @property
+    def groups(self) -> frozenset[int]:
+        """Its group and its supplementary groups."""
+        return frozenset((self.gid, *groups_of(self.pid)))
+
+    @property
+    def exe(self) -> str:
+        """The path of its program, empty if unknown."""
+        try:
+            return os.readlink(f"/proc/{self.pid}/exe") if self.pid else _UNKNOWN
+        except OSError:
+            return _UNKNOWN
+
+    @property
+    def cgroup(self) -> str:
+        """The path of its control group (version 2), empty if unknown."""
+        try:
+            with open(f"/proc/{self.pid}/cgroup", encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    if line.startswith("0::"):
+                        return line[3:].rstrip("\n")
+        except OSError:
+            pass
+        return _UNKNOWN
+
+
+class CallerTest(msgspec.Struct, frozen=True):
+    """What a rule says about the caller; None and empty are no matter. Patterns are as given."""
+
+    users: frozenset[int] | None = None
+    groups: frozenset[int] | None = None
+    exe: tuple[str, ...] = ()
+    cgroup: tuple[str, ...] = ()
+    not_users: frozenset[int] | None = None
+    not_groups: frozenset[int] | None = None
+    not_exe: tuple[str, ...] = ()
+    not_cgroup: tuple[str, ...] = ()
+
+    def holds(self, caller: Caller) -> bool:
+        """Whether all that is said is true of *caller*."""
+        if self.users is not None and caller.uid not in self.users:
+            return False
+        if self.not_users is not None and caller.uid in self.not_users:
+            return False
+        if self.groups is not None and not self.groups & caller.groups:
+            return False
+        if self.not_groups is not None and self.not_groups & caller.groups:
+            return False
+        if self.exe and not _among(self.exe, caller.exe):
+            return False
+        if self.not_exe and _among(self.not_exe, caller.exe):
+            return False
+        if self.cgroup and not _among(self.cgroup, caller.cgroup):
+            return False
+        return not (self.not_cgroup and _among(self.not_cgroup, caller.cgroup))
+
+
+def caller_test_of(caller: model.Caller) -> CallerTest:
+    """What a rule says about the caller. Raises `UnknownNameError` and `PatternError`."""
+    texts = {
+        field: tuple(str(pattern) for pattern in listed(getattr(caller, field)))
+        for field in ("exe", "cgroup", "not_exe", "not_cgroup")
+    }
+    for patterns in texts.values():
+        if patterns:
+            _matcher(patterns)
+    return CallerTest(
+        users=user_ids(caller.user),
+        groups=group_ids(caller.group),
+        not_users=user_ids(caller.not_user),
+        not_groups=group_ids(caller.not_group),
+        **texts,
+    )
+
+
+@lru_cache(maxsize=1024)
+def _matcher(patterns: tuple[str, ...]) -> Matcher:
+    return Matcher([patterns])
+
+
+def _among(patterns: tuple[str, ...], path: str) -> bool:
+    return bool(path) and bool(matches(_matcher(patterns), path))

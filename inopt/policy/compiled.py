@@ -1,0 +1,288 @@
+"""A policy as one session runs on it: from a path's state, a type and facts to a plan."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from typing import Final, TypeAlias
+
+from inopt.ops import Op, OpsMask
+from inopt.policy.callers import CallerTest
+from inopt.policy.facts import Attributes, Condition, ReadXattr
+from inopt.policy.match import State
+from inopt.policy.plan import Outcome, Plan, make_plan, merge
+from inopt.policy.rules import CompiledRule, Decision, Kind, Rules
+from inopt.policy.words import SETATTR_PARTS, WORDS, Part
+
+_ALL_SLOTS: Final[tuple[int, ...]] = tuple(sorted(WORDS["all"]))
+_VISIBLE: Final = -1  # the chain that tells whether an inode is to be seen
+
+# Conditions and caller (None: anybody) under which a decision is made; visibility is a bool.
+Link: TypeAlias = tuple[tuple[Condition, ...], CallerTest | None, Decision | bool]
+Chain: TypeAlias = tuple[Link, ...]
+
+
+class Treatment:
+    """What a policy says about one kind of inode: those with the same rules and the same type.
+
+    Two inodes with the same treatment (the same object) may take each other's place: nothing
+    that a rule promises changes. ``conditions`` are the facts that decisions depend on.
+    """
+
+    __slots__ = ("chains", "conditions", "is_trivial", "lists_all", "plans", "settled")
+
+    def __init__(self, chains: dict[int, Chain], *, lists_all: bool) -> None:
+        self.chains = chains
+        self.lists_all = lists_all
+        found: dict[Condition, None] = {}
+        for chain in chains.values():
+            for conditions, _, _ in chain:
+                found |= dict.fromkeys(conditions)
+        self.conditions = tuple(found)
+        self.settled = frozenset(
+            slot
+            for slot, chain in chains.items()
+            if slot != _VISIBLE and not any(conditions for conditions, _, _ in chain)
+        )
+        self.is_trivial = all(
+            len(chain) == 1 and chain[0][2] in (_BYPASS, True) for chain in chains.values()
+        )
+        self.plans: dict[tuple[int, bool], Plan] = {}
+
+
+_BYPASS: Final = Decision(Kind.BYPASS)
+
+
+class Joint:
+    """The place of an inode that is known by names in several places."""
+
+    __slots__ = ("states",)
+
+    def __init__(self, states: tuple[State, ...]) -> None:
+        self.states = states
+
+
+Position: TypeAlias = State | Joint
+
+
+class CompiledPolicy:
+    """The rules of a policy for one tier.
+
+    *kernel* is what the kernel takes in an ops_mask; *reads_and_writes*, whether opens bypass.
+    """
+
+    def __init__(self, rules: Rules, *, reads_and_writes: bool, kernel: OpsMask) -> None:
+        self.rules = rules
+        self.reads_and_writes = reads_and_writes
+        self.kernel = kernel
+        self.start: State = rules.matcher.start
+        self.is_trivial = not rules.rules and rules.otherwise.kind is Kind.BYPASS
+        self._treatments: dict[object, Treatment] = {}
+        self._by_rules: dict[tuple[object, ...], Treatment] = {}
+        self._plans: dict[Plan, Plan] = {}
+        self._joints: dict[frozenset[State], Joint] = {}
+        # The slots that somebody decides otherwise than by bypassing.
+        self.touched = frozenset(
+            slot
+            for rule in rules.rules
+            for slot, decision in rule.decisions.items()
+            if decision.kind is not Kind.BYPASS
+        ) | frozenset(slot for slot in _ALL_SLOTS if rules.default(slot).kind is not Kind.BYPASS)
+        self.hides = any(rule.visible is False for rule in rules.rules)
+        self._hides_anywhere = any(rule.visible is False for rule in rules.everywhere)
+        self._linked = {format_: self._loses_when_linked(format_) for format_ in _FORMATS}
+
+    # --- which rules ---------------------------------------------------------------------------
+
+    def rules_for(self, state: State, format_: int) -> list[CompiledRule]:
+        """The rules about an inode at *state* with this type, in order.
+
+        *format_* is ``S_IFMT`` of its mode.
+        """
+        places = state.matched_directory if format_ == stat.S_IFDIR else state.matched
+        found = [self.rules.by_path[place] for place in places]
+        if self.rules.everywhere:
+            found = sorted(found + self.rules.everywhere, key=lambda rule: rule.index)
+        return [rule for rule in found if format_ in rule.types]
+
+    def handles(self, slot: int) -> bool:
+        """Whether a handler may serve *slot* for some inode."""
+        return self.rules.default(slot).kind is Kind.HANDLE or any(
+            decision is not None and decision.kind is Kind.HANDLE
+            for decision in (rule.decisions.get(slot) for rule in self.rules.rules)
+        )
+
+    def may_hide(self, state: State) -> bool:
+        """Whether what is found at *state* may be hidden, depending on its type and facts."""
+        if self._hides_anywhere:
+            return True
+        by_path = self.rules.by_path
+        return any(
+            by_path[place].visible is False for place in (*state.matched, *state.matched_directory)
+        )
+
+    def treatment(self, state: State, format_: int) -> Treatment:
+        """How inodes at *state* with this type are treated. Equal treatments are one object."""
+        cache = state.cache
+        if cache is None or cache[0] is not self:
+            cache = state.cache = (self, {})
+        found: Treatment | None = cache[1].get(format_)
+        if found is None:
+            found = cache[1][format_] = self._treatment(state, format_)
+        return found
+
+    def _treatment(self, state: State, format_: int) -> Treatment:
+        rules = self.rules_for(state, format_)
+        lists_all = format_ != stat.S_IFDIR or not (state.watched_below or self._hides_anywhere)
+        by_rules = (lists_all, *(rule.index for rule in rules))
+        if by_rules in self._by_rules:
+            return self._by_rules[by_rules]
+        chains: dict[int, Chain] = {
+            slot: tuple((*how, decision) for _, how, decision in self.chain(rules, slot))
+            for slot in _ALL_SLOTS
+        }
+        chains[_VISIBLE] = _visibility(rules)
+        treatment = Treatment(chains, lists_all=lists_all)
+        key = (lists_all, tuple(chains.items()))
+        treatment = self._treatments.setdefault(key, treatment)
+        self._by_rules[by_rules] = treatment
+        return treatment
+
+    def chain(
+        self, rules: list[CompiledRule], slot: int
+    ) -> Iterator[tuple[CompiledRule | None, tuple[tuple[Condition, ...], CallerTest | None],
+                        Decision]]:  # fmt: skip
+        """Who decides *slot*, in order, until one decides it whatever the facts are.
+
+        The rule is None for what nobody decides otherwise.
+        """
+        for rule in rules:
+            decision = rule.decisions.get(slot)
+            if decision is not None:
+                yield rule, (rule.conditions, rule.caller), decision
+                if not rule.conditions and rule.caller is None:
+                    return
+        yield None, ((), None), self.rules.default(slot)
+
+    # --- which plan ----------------------------------------------------------------------------
+
+    def plan(
+        self, position: Position, attributes: Attributes, xattr: ReadXattr, *, linked: bool
+    ) -> Plan:
+        """The plan of an inode. *linked*: it has, or may have, further names not known here."""
+        if isinstance(position, Joint):
+            plan: Plan | None = None
+            for state in position.states:
+                one = self.plan(state, attributes, xattr, linked=True)
+                plan = one if plan is None else self._intern(merge(plan, one))
+            assert plan is not None  # noqa: S101 - a joint has states
+            return plan
+        format_ = stat.S_IFMT(attributes.mode)
+        treatment = self.treatment(position, format_)
+        facts = 0
+        for place, condition in enumerate(treatment.conditions):
+            if condition.holds(attributes, xattr):
+                facts |= 1 << place
+        linked = linked and format_ != stat.S_IFDIR
+        plan = treatment.plans.get((facts, linked))
+        if plan is None:
+            plan = self._make(treatment, facts, format_, linked=linked)
+            treatment.plans[facts, linked] = plan
+        return plan
+
+    def _make(self, treatment: Treatment, facts: int, format_: int, *, linked: bool) -> Plan:
+        true = {
+            condition for place, condition in enumerate(treatment.conditions) if facts >> place & 1
+        }
+        outcomes = {
+            slot: _outcome(chain, true)
+            for slot, chain in treatment.chains.items()
+            if slot != _VISIBLE
+        }
+        visible = next(
+            shown
+            for conditions, _, shown in treatment.chains[_VISIBLE]
+            if true.issuperset(conditions)
+        )
+        kernel, reads_and_writes = self.kernel, self.reads_and_writes
+        if linked:
+            kernel -= self._linked[format_][0]
+            reads_and_writes = reads_and_writes and not self._linked[format_][1]
+        settled = treatment.settled
+        if any(conditions for conditions, _, _ in treatment.chains[_VISIBLE]):
+            settled -= {int(Op.LOOKUP)}
+        return self._intern(
+            make_plan(
+                outcomes,
+                kernel,
+                reads_and_writes=reads_and_writes,
+                hidden=not visible,
+                settled=settled,
+                lists_all=treatment.lists_all,
+                depends_on_facts=bool(treatment.conditions),
+            )
+        )
+
+    def _intern(self, plan: Plan) -> Plan:
+        return self._plans.setdefault(plan, plan)
+
+    def _loses_when_linked(self, format_: int) -> tuple[OpsMask, bool]:
+        """What an inode must not have while another of its names may fall under a rule.
+
+        A mask cannot be narrowed, and opens that bypass cannot become others.
+        """
+        bits = 0
+        handled = False
+        for rule in self.rules.by_path:
+            if format_ not in rule.types:
+                continue
+            for slot, decision in rule.decisions.items():
+                if decision.kind is Kind.BYPASS:
+                    continue
+                if slot in SETATTR_PARTS:
+                    bits |= OpsMask.of(Op.SETATTR).bits
+                elif slot <= 64:
+                    bits |= OpsMask.of(slot).bits
+                handled = (
+                    handled
+                    or slot in (Part.OVERWRITE, Part.MMAP)
+                    or (slot in (Op.READ, Op.WRITE) and decision.kind is Kind.HANDLE)
+                )
+        return OpsMask(bits), handled
+
+    # --- several names -------------------------------------------------------------------------
+
+    def join(self, position: Position, state: State) -> Position:
+        """The position of an inode that is also known by a name at *state*."""
+        states = position.states if isinstance(position, Joint) else (position,)
+        if state in states:
+            return position
+        key = frozenset((*states, state))
+        return self._joints.setdefault(key, Joint((*states, state)))
+
+
+_FORMATS: Final = (
+    stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFBLK,
+    stat.S_IFCHR,
+)  # fmt: skip
+
+
+def _visibility(rules: list[CompiledRule]) -> Chain:
+    chain: list[Link] = []
+    for rule in rules:
+        if rule.visible is not None:
+            chain.append((rule.conditions, None, rule.visible))
+            if not rule.conditions:
+                return tuple(chain)
+    return (*chain, ((), None, True))
+
+
+def _outcome(chain: Chain, true: set[Condition]) -> Outcome:
+    """What is left of a chain once the facts are known."""
+    outcome: list[tuple[CallerTest | None, Decision]] = []
+    for conditions, caller, decision in chain:
+        if isinstance(decision, Decision) and true.issuperset(conditions):
+            outcome.append((caller, decision))
+            if caller is None:
+                break
+    return tuple(outcome)
