@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from typing import Final
 
@@ -19,6 +20,21 @@ _FLUSH_AT_CLOSE: Final = frozenset(
         0x0BD00BD0,  # lustre
     }
 )
+
+# Those that find a name whatever its case is, in every directory.
+_IGNORE_CASE: Final = frozenset(
+    {
+        0x00004D44,  # vfat
+        0x2011BAB0,  # exfat
+        0x7366746E,  # ntfs3
+        0x5346544E,  # ntfs
+        0xFF534D42,  # cifs
+        0xFE534D42,  # smb2
+        0x0000482B,  # hfsplus
+    }
+)
+_FS_IOC_GETFLAGS: Final = 0x80086601
+_FS_CASEFOLD_FL: Final = 0x40000000  # linux/fs.h: of a directory
 
 
 class Filesystem:
@@ -74,3 +90,30 @@ def mount_descriptor(directory: int) -> int:
 def flushes_at_close(kind: int) -> bool:
     """Whether closing a file of a filesystem of this statfs type writes back to a server."""
     return kind in _FLUSH_AT_CLOSE
+
+
+def ignores_case(directory: int) -> bool:
+    """Whether a directory (``O_PATH`` descriptor) finds names whatever their case is.
+
+    Some filesystems always do; ext4, f2fs and others do in directories that are marked so
+    (``chattr +F``).
+    """
+    if syscalls.filesystem_type(directory) in _IGNORE_CASE:
+        return True
+    flags = bytearray(8)
+    try:
+        descriptor = os.open(f"/proc/self/fd/{directory}", os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return False
+    try:
+        fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, flags)
+    except OSError:
+        return False  # it has no such flags
+    finally:
+        os.close(descriptor)
+    return bool(int.from_bytes(flags[:4], "little") & _FS_CASEFOLD_FL)
+
+
+def may_mark_directories() -> bool:
+    """Whether this kernel knows directories that ignore case (ext4 or f2fs with casefold)."""
+    return any(os.path.exists(f"/sys/fs/{name}/features/casefold") for name in ("ext4", "f2fs"))

@@ -11,6 +11,9 @@ import os
 import stat
 from typing import Any, Final
 
+import structlog
+
+from inopt.backing.filesystems import ignores_case, may_mark_directories
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree, attributes_of
 from inopt.handlers.failures import DeniedError, fail
@@ -21,6 +24,8 @@ from inopt.policy.facts import Attributes, ReadXattr
 from inopt.policy.match import State
 from inopt.policy.plan import Plan
 from inopt.wire.bodies import Header
+
+_log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
 # The name under which a file without a name (O_TMPFILE) is judged: no file can have it.
 NAMELESS: Final = b"/"
@@ -55,7 +60,7 @@ def _no_xattr(_name: str) -> bytes | None:
 class Placement:
     """The policy of one mount, applied to its inodes. `policy` may be replaced at any time."""
 
-    __slots__ = ("_plain", "policy", "tree")
+    __slots__ = ("_asks_for_case", "_plain", "policy", "tree")
 
     def __init__(self, policy: CompiledPolicy, tree: Tree) -> None:
         self.tree = tree
@@ -70,6 +75,7 @@ class Placement:
             else None
         )
         self.policy = policy
+        self._asks_for_case = bool(policy.rules.by_path) and may_mark_directories()
         self.admit(policy.start, self.tree.root, root)
 
     # --- where an inode stands -----------------------------------------------------------------
@@ -219,6 +225,8 @@ class Placement:
         if name in _DOTS:
             return
         state = self.step(parent, name)
+        if self._asks_for_case and inode.is_directory and inode.position is None:
+            self._require_case(inode)
         self.admit(state, inode, attributes)
         plan: Plan = inode.plan
         if inode.position is not state:
@@ -229,6 +237,12 @@ class Placement:
             code = plan.code(Op.LOOKUP, Caller(header.uid, header.gid, header.pid))
             if code > 0:
                 raise DeniedError(code)
+
+    def _require_case(self, directory: Inode) -> None:
+        """Path rules could be got round in a directory that finds SECRET as secret, too."""
+        if ignores_case(self.tree.descriptor(directory)):
+            _log.warning("not shown: names in it match whatever their case", inode=directory.number)
+            raise DeniedError(errno.EACCES)
 
     def shows(self, directory: Inode, descriptor: int, name: bytes) -> bool:
         """Whether a listing of *directory*, open as *descriptor*, shows *name*."""

@@ -19,6 +19,7 @@ from inopt import syscalls
 from inopt.backing.attach import Attachments
 from inopt.backing.descriptors import SMALLEST_BUDGET
 from inopt.backing.examine import examine
+from inopt.backing.filesystems import ignores_case
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree
 from inopt.exceptions import InoptError, UsageError
@@ -131,6 +132,7 @@ class Session:
         prepared = prepare(load_policy(path))
         policy = prepared.loaded.policy
         _require_tier(prepared.loaded, self.terms)
+        _require_case(prepared, self._context.tree, self.settings.source)
         context = self._context
         context.keep_caches(policy.cache)
         self._loop.gates = self._policing.replace(prepared, compile_for(prepared, self.terms))
@@ -233,6 +235,7 @@ async def mounted(settings: Settings) -> AsyncIterator[Session]:
     try:
         tree = _open_tree(source, budget)
         try:
+            _require_case(prepared, tree, source)
             mounts.mount(device, source, mountpoint, settings.options)
             try:
                 session = _begin(settings, mountpoint, device, tree, wishes, prepared)
@@ -304,6 +307,16 @@ def _begin(
         reads_back=terms.has(InitFlag.WRITEBACK_CACHE),
     )
     return Session(settings, mountpoint, device, context, terms, prepared)
+
+
+def _require_case(prepared: Prepared, tree: Tree, source: str) -> None:
+    """Raise `UsageError` where path rules could be got round by another spelling of a name."""
+    if prepared.rules.by_path and ignores_case(tree.root.descriptor):
+        raise UsageError(
+            f"source '{source}': its filesystem finds names whatever their case, so the path rules "
+            f"of {prepared.loaded.path} could be got round: use a case-sensitive filesystem, or a "
+            "policy without 'path'"
+        )
 
 
 def _require_tier(loaded: Loaded, terms: Terms) -> None:
