@@ -7,6 +7,7 @@ import sys
 import click
 
 from inopt._version import __version__
+from inopt.cli.check import check
 from inopt.cli.completion import completion
 from inopt.cli.doctor import doctor
 from inopt.cli.mount import mount
@@ -26,7 +27,7 @@ def inopt() -> None:
     """FUSE filesystems that stay out of the way: mount a directory under a policy."""
 
 
-for command in (mount, umount, reload, stats, doctor, schema, completion):
+for command in (mount, umount, check, reload, stats, doctor, schema, completion):
     inopt.add_command(command)
 
 

@@ -25,7 +25,7 @@ from inopt.handlers.serve.extended import changes_flags, is_acl
 from inopt.ops import OPCODE_LIMIT, Op
 from inopt.policy.callers import Caller
 from inopt.policy.match import State
-from inopt.policy.plan import CONDITIONAL, HANDLER, Plan, wants
+from inopt.policy.plan import CONDITIONAL, DAEMON, HANDLER, KERNEL, Plan, wants
 from inopt.policy.words import SETATTR_PARTS, Part
 from inopt.wire import bodies, uapi
 from inopt.wire.bodies import Header
@@ -165,9 +165,9 @@ class _Gates:
         def gate(header: Header, _body: Any) -> Serve | None:
             plan = placement.plan(table.get(header.nodeid))
             code = plan.codes[slot]
-            if code == HANDLER:
-                return self._handler(header.opcode)
-            if at_open or (code <= 0 and code != CONDITIONAL):
+            if at_open:
+                return self._handler(header.opcode) if plan.is_handled(slot) else None
+            if code in (DAEMON, KERNEL):
                 return None
             return self._decide(plan, header, slot)
 
@@ -198,21 +198,28 @@ class _Gates:
         return self._handler(Op.LOOKUP) if plan.codes[Op.LOOKUP] == HANDLER else None
 
     def _make(self, header: Header, name: bytes, mode: int, *slots: int) -> Serve | None:
-        state = self.placement.step(self._inode(header), name)
+        parent = self._inode(header)
+        state = self.placement.step(parent, name)
         plan = self.placement.plan_of_new(state, mode, header)
-        if plan.hidden:
+        hidden = plan.hidden
+        if not hidden and name != NAMELESS and self.placement.policy.may_hide(state):
+            there = self._attributes(parent, name)
+            hidden = there is not None and self._plan_of(parent, name, state, there).hidden
+        if hidden:
             raise DeniedError(errno.EACCES)  # whether it is there already is not told
         return self._decide(plan, header, *slots)
 
     def create(self, header: Header, body: bodies.Create) -> Serve | None:
         """CREATE: make and open."""
         mode = stat.S_IFREG | body.mode & ~body.umask
-        return self._make(header, body.name, mode, Op.CREATE, *_opening(body.flags))
+        slots = _opening(body.flags & ~os.O_TRUNC)  # there is nothing yet to be truncated
+        return self._make(header, body.name, mode, Op.CREATE, *slots)
 
     def tmpfile(self, header: Header, body: bodies.Create) -> Serve | None:
         """TMPFILE: judged by a name that no file can have."""
         mode = stat.S_IFREG | body.mode & ~body.umask
-        return self._make(header, NAMELESS, mode, Op.TMPFILE, Op.CREATE, *_opening(body.flags))
+        slots = _opening(body.flags & ~os.O_TRUNC)
+        return self._make(header, NAMELESS, mode, Op.TMPFILE, Op.CREATE, *slots)
 
     def mknod(self, header: Header, body: bodies.Mknod) -> Serve | None:
         """MKNOD: of a regular file, creating one."""
@@ -321,7 +328,7 @@ class _Gates:
     def write(self, header: Header, _body: bodies.Write) -> Serve | None:
         """WRITE: that it may be done was decided at open; what it may overwrite is decided now."""
         plan = self.placement.plan(self._inode(header))
-        handler = self._handler(Op.WRITE) if plan.codes[Op.WRITE] == HANDLER else None
+        handler = self._handler(Op.WRITE) if plan.is_handled(Op.WRITE) else None
         if not plan.direct_writers:
             return handler
         serve = handler or self.served[Op.WRITE]
@@ -352,9 +359,9 @@ class _Gates:
         """COPY_FILE_RANGE: with a handler for reading or writing, the caller reads and writes."""
         source = self.placement.plan(self._inode(header))
         target = self.placement.plan(self.tree.table.get(body.nodeid_out))
-        handler = self._decide(source, header, header.opcode)
-        self._decide(target, header, header.opcode)
-        if handler is None and HANDLER in (source.codes[Op.READ], target.codes[Op.WRITE]):
+        handlers = [self._decide(plan, header, header.opcode) for plan in (source, target)]
+        handler = handlers[0] or handlers[1]
+        if handler is None and (source.is_handled(Op.READ) or target.is_handled(Op.WRITE)):
             fail(errno.EOPNOTSUPP)
         if target.direct_writers:
             fail(errno.EOPNOTSUPP)

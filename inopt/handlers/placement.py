@@ -217,20 +217,22 @@ class Placement:
         """A lookup has found *inode* by a name: it gets its plan, or is kept from the caller.
 
         Raises `FileNotFoundError` for what is hidden and `DeniedError` for what may not be found,
-        by this name, whatever other names of the inode may say.
+        by this name, whatever other names of the inode may say. By a dot (an NFS client's way back
+        to an inode), as what it was found to be before.
         """
         if self._plain is not None:
             inode.plan = self._plain
             return
         if name in _DOTS:
-            return
-        state = self.step(parent, name)
-        if self._asks_for_case and inode.is_directory and inode.position is None:
-            self._require_case(inode)
-        self.admit(state, inode, attributes)
-        plan: Plan = inode.plan
-        if inode.position is not state:
-            plan = self.plan_at(state, attributes, self.reader(inode))
+            plan = self.plan(inode)
+        else:
+            state = self.step(parent, name)
+            if self._asks_for_case and inode.is_directory and inode.position is None:
+                self._require_case(inode)
+            self.admit(state, inode, attributes)
+            plan = inode.plan
+            if inode.position is not state:
+                plan = self.plan_at(state, attributes, self.reader(inode))
         if plan.hidden:
             fail(errno.ENOENT)
         if plan.codes[Op.LOOKUP]:

@@ -44,6 +44,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
 
     ``tier`` None means the best there is. ``max_stack_depth`` is 1 or 2: how deep a stack of
     filesystems the mount becomes part of, and 2 lets an overlayfs be the backing tree.
+    ``export``: lookups of ``.`` work. ``cache_symlinks``: everybody may know a link's target.
     """
 
     tier: Tier | None = None
@@ -51,6 +52,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     writeback_cache: bool = False
     max_stack_depth: int = 1
     export: bool = True
+    cache_symlinks: bool = True
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +94,8 @@ def negotiate(offer: Init, wishes: Wishes, *, privileged: bool) -> Terms:
         asked |= InitFlag.POSIX_ACL
     if wishes.export:
         asked |= InitFlag.EXPORT_SUPPORT
+    if not wishes.cache_symlinks:
+        asked &= ~InitFlag.CACHE_SYMLINKS
     if wishes.writeback_cache and dialect.tier is Tier.NONE:
         asked |= InitFlag.WRITEBACK_CACHE
     flags = offer.flags & asked

@@ -81,13 +81,7 @@ class CompiledPolicy:
         self._by_rules: dict[tuple[object, ...], Treatment] = {}
         self._plans: dict[Plan, Plan] = {}
         self._joints: dict[frozenset[State], Joint] = {}
-        # The slots that somebody decides otherwise than by bypassing.
-        self.touched = frozenset(
-            slot
-            for rule in rules.rules
-            for slot, decision in rule.decisions.items()
-            if decision.kind is not Kind.BYPASS
-        ) | frozenset(slot for slot in _ALL_SLOTS if rules.default(slot).kind is not Kind.BYPASS)
+        self.touched = rules.touched
         self.hides = any(rule.visible is False for rule in rules.rules)
         self._hides_anywhere = any(rule.visible is False for rule in rules.everywhere)
         self._linked = {format_: self._loses_when_linked(format_) for format_ in _FORMATS}

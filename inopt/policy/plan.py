@@ -75,10 +75,17 @@ class Plan(msgspec.Struct, frozen=True, eq=True):
                         return chosen
         raise AssertionError(f"slot {slot} has no last choice")
 
-    @property
-    def is_free(self) -> bool:
-        """Whether nothing is denied or handled for anybody."""
-        return not any(code > 0 or code in (HANDLER, CONDITIONAL) for code in self.codes)
+    def is_handled(self, slot: int) -> bool:
+        """Whether a handler serves *slot*, for those who are not denied it."""
+        code = self.codes[slot]
+        if code != CONDITIONAL:
+            return code == HANDLER
+        return any(
+            chosen == HANDLER
+            for conditional, choices in self.choices
+            if conditional == slot
+            for _, chosen in choices
+        )
 
 
 Outcome: TypeAlias = tuple[tuple[CallerTest | None, Decision], ...]

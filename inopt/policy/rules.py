@@ -9,6 +9,7 @@ import errno
 from collections.abc import Mapping
 from difflib import get_close_matches
 from enum import IntEnum
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -83,8 +84,6 @@ class CompiledRule:
 class Rules:
     """All rules of a policy, in order. ``matcher`` knows those that have a path, by position."""
 
-    __slots__ = ("by_path", "everywhere", "loaded", "matcher", "otherwise", "rules")
-
     def __init__(self, loaded: Loaded, rules: list[CompiledRule]) -> None:
         self.loaded = loaded
         self.rules = rules
@@ -97,6 +96,26 @@ class Rules:
             "handle": HANDLE,
             "deny": Decision(Kind.DENY, errno.EACCES),
         }[loaded.policy.otherwise]
+
+    @cached_property
+    def touched(self) -> frozenset[int]:
+        """The slots that somebody decides otherwise than by bypassing."""
+        by_rules = frozenset(
+            slot
+            for rule in self.rules
+            for slot, decision in rule.decisions.items()
+            if decision.kind is not Kind.BYPASS
+        )
+        return by_rules | frozenset(
+            slot for slot in WORDS["all"] if self.default(slot).kind is not Kind.BYPASS
+        )
+
+    def depends(self, slot: int) -> bool:
+        """Whether what happens with *slot* depends on the caller, or on what can change."""
+        return any(
+            slot in rule.decisions and (rule.conditions or rule.caller is not None)
+            for rule in self.rules
+        )
 
     def default(self, slot: int) -> Decision:
         """What happens with *slot* when no rule decides."""

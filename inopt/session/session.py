@@ -31,6 +31,7 @@ from inopt.kernel.dialects import Tier
 from inopt.kernel.negotiate import Terms, Wishes, check_wishes, negotiate
 from inopt.kernel.options import MountOptions
 from inopt.kernel.probe import read_init
+from inopt.ops import Op
 from inopt.policy.load import Loaded, load_policy
 from inopt.session import control, places, reload, stats
 from inopt.session.loop import INTERRUPT_SIGNAL, Loop
@@ -133,9 +134,15 @@ class Session:
         policy = prepared.loaded.policy
         _require_tier(prepared.loaded, self.terms)
         _require_case(prepared, self._context.tree, self.settings.source)
+        if self.terms.has(InitFlag.CACHE_SYMLINKS) and prepared.rules.depends(Op.READLINK):
+            raise UsageError(
+                f"{path}: who may read a symbolic link depends on the caller or on facts, but the "
+                "kernel caches links since this mount was made: unmount, and mount again"
+            )
         context = self._context
         context.keep_caches(policy.cache)
         self._loop.gates = self._policing.replace(prepared, compile_for(prepared, self.terms))
+        prepared.log_findings()
         report = reload.settle(context)
         how = reload.make_stale(self._device, context, self.terms)
         return {
@@ -195,7 +202,7 @@ def _descriptor_budget(wanted: int | None) -> int:
     return wanted
 
 
-def _wishes(settings: Settings, source: str) -> Wishes:
+def _wishes(settings: Settings, source: str, prepared: Prepared) -> Wishes:
     tier = settings.tier
     if tier is None and os.environ.get("INOPT_NO_BYPASS", "") not in ("", "0"):
         tier = Tier.NONE
@@ -212,6 +219,7 @@ def _wishes(settings: Settings, source: str) -> Wishes:
         acl=examine(source).acls if settings.options.acl is None else settings.options.acl,
         writeback_cache=settings.options.writeback_cache,
         max_stack_depth=settings.options.max_stack_depth,
+        cache_symlinks=Op.READLINK not in prepared.rules.touched,
     )
     check_wishes(wishes)
     return wishes
@@ -226,7 +234,7 @@ async def mounted(settings: Settings) -> AsyncIterator[Session]:
     """
     prepared = prepare(settings.policy)
     source = places.check_source(settings.source)
-    wishes = _wishes(settings, source)
+    wishes = _wishes(settings, source, prepared)
     budget = _descriptor_budget(settings.fd_budget)
     mountpoint = places.check_mountpoint(settings.mountpoint, source)
     settings = msgspec.structs.replace(settings, source=source)
@@ -258,6 +266,7 @@ async def mounted(settings: Settings) -> AsyncIterator[Session]:
         protocol=f"7.{session.terms.minor}",
         fd_budget=budget,
     )
+    prepared.log_findings()
     if settings.tier is None and session.terms.tier is Tier.NONE:
         _log.warning("no bypass on this kernel: the daemon serves everything; see 'inopt doctor'")
     if not tree.has_handles:

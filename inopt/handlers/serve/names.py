@@ -29,9 +29,11 @@ def lookup(context: Context, header: Header, body: bodies.Lookup) -> bytes:
     tree = context.tree
     try:
         if body.name == b"." and header.nodeid not in tree.table:
-            return context.entry(*tree.revive(header.nodeid))
-        parent = tree.table.get(header.nodeid)
-        inode, attributes = tree.resolve(parent, body.name)
+            inode, attributes = tree.revive(header.nodeid)
+            parent = inode
+        else:
+            parent = tree.table.get(header.nodeid)
+            inode, attributes = tree.resolve(parent, body.name)
         return context.found(parent, body.name, header, inode, attributes)
     except FileNotFoundError:
         if context.negative is None:
