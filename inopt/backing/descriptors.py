@@ -12,7 +12,8 @@ import errno
 import os
 import resource
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, Protocol
 
 # What a daemon holds besides: the device and its clones, logs, sockets, trio's own, the root.
@@ -26,6 +27,16 @@ class Worker(Protocol):
 
     epoch: int
     busy: bool
+
+
+class Visitor:
+    """A worker for a moment: somebody beside the readers."""
+
+    __slots__ = ("busy", "epoch")
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self.busy = True
 
 
 class DescriptorCache:
@@ -63,6 +74,17 @@ class DescriptorCache:
         if self.held >= self.limit - RESERVED - _SMALLEST_CACHE:
             raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
         self.held += 1
+
+    @contextmanager
+    def visiting(self) -> Iterator[None]:
+        """In the body, a thread that is no reader may use descriptors. Keep it short."""
+        visitor = Visitor(self.epoch)
+        self.workers.append(visitor)
+        try:
+            yield
+        finally:
+            # Another list: readers may be going through this one.
+            self.workers = [worker for worker in self.workers if worker is not visitor]
 
     def get(self, nodeid: int) -> int:
         """The cached descriptor, or -1."""

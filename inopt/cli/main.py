@@ -10,6 +10,7 @@ from inopt._version import __version__
 from inopt.cli.check import check
 from inopt.cli.completion import completion
 from inopt.cli.doctor import doctor
+from inopt.cli.explain import explain
 from inopt.cli.mount import mount
 from inopt.cli.reload import reload
 from inopt.cli.schema import schema
@@ -27,7 +28,7 @@ def inopt() -> None:
     """FUSE filesystems that stay out of the way: mount a directory under a policy."""
 
 
-for command in (mount, umount, check, reload, stats, doctor, schema, completion):
+for command in (mount, umount, reload, stats, explain, check, doctor, schema, completion):
     inopt.add_command(command)
 
 

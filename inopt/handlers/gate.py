@@ -67,6 +67,8 @@ _LOOKS_AT: Final[dict[int, frozenset[int]]] = {
     Op.REMOVEXATTR: frozenset({Op.REMOVEXATTR, Part.CHMOD}),
     Op.IOCTL: frozenset({Op.IOCTL, Part.CHATTR}),
 }
+# An open asks whether these are denied; that a handler serves them matters when they come.
+_SERVED_LATER: Final = frozenset({Op.READ, Op.WRITE})
 # Whether these may be done is decided when the file is opened.
 _DECIDED_AT_OPEN: Final = frozenset({Op.READ, Op.FLUSH, Op.RELEASE, Op.RELEASEDIR})
 
@@ -115,10 +117,10 @@ class _Gates:
             Op.TMPFILE: self.tmpfile,
             Op.MKNOD: self.mknod,
             Op.MKDIR: lambda header, body: self._make(
-                header, body.name, stat.S_IFDIR | body.mode & ~body.umask, Op.MKDIR
+                header, body.name, stat.S_IFDIR | body.mode, body.umask, Op.MKDIR
             ),
             Op.SYMLINK: lambda header, body: self._make(
-                header, body.name, stat.S_IFLNK | 0o777, Op.SYMLINK
+                header, body.name, stat.S_IFLNK | 0o777, 0, Op.SYMLINK
             ),
             Op.LINK: self.link,
             Op.UNLINK: lambda header, body: self._remove(header, body.name, Op.UNLINK),
@@ -142,17 +144,16 @@ class _Gates:
         return self.tree.table.get(header.nodeid)
 
     def _decide(self, plan: Plan, header: Header, *slots: int) -> Serve | None:
-        """Refuse what is denied; returns the handler of the request if the first slot has one."""
-        first = 0
+        """Refuse what is denied; a handler of any of *slots* gets the whole request."""
+        handled = False
         for slot in slots:
             code = plan.codes[slot]
             if code == CONDITIONAL:
                 code = plan.code(slot, Caller(header.uid, header.gid, header.pid))
             if code > 0:
                 raise DeniedError(code)
-            if slot == slots[0]:
-                first = code
-        return self._handler(header.opcode) if first == HANDLER else None
+            handled = handled or (code == HANDLER and slot not in _SERVED_LATER)
+        return self._handler(header.opcode) if handled else None
 
     def _handler(self, opcode: int) -> Serve | None:
         return self.handlers[opcode]
@@ -192,15 +193,17 @@ class _Gates:
         state = self.placement.step(parent, body.name)
         attributes = self._attributes(parent, body.name)
         if attributes is None:
-            plan = self.placement.plan_of_new(state, stat.S_IFREG, header)
+            plan = self.placement.plan_of_new(parent, state, stat.S_IFREG, 0, header)
         else:
             plan = self._plan_of(parent, body.name, state, attributes)
         return self._handler(Op.LOOKUP) if plan.codes[Op.LOOKUP] == HANDLER else None
 
-    def _make(self, header: Header, name: bytes, mode: int, *slots: int) -> Serve | None:
+    def _make(
+        self, header: Header, name: bytes, mode: int, umask: int, *slots: int
+    ) -> Serve | None:
         parent = self._inode(header)
         state = self.placement.step(parent, name)
-        plan = self.placement.plan_of_new(state, mode, header)
+        plan = self.placement.plan_of_new(parent, state, mode, umask, header)
         hidden = plan.hidden
         if not hidden and name != NAMELESS and self.placement.policy.may_hide(state):
             there = self._attributes(parent, name)
@@ -211,21 +214,20 @@ class _Gates:
 
     def create(self, header: Header, body: bodies.Create) -> Serve | None:
         """CREATE: make and open."""
-        mode = stat.S_IFREG | body.mode & ~body.umask
         slots = _opening(body.flags & ~os.O_TRUNC)  # there is nothing yet to be truncated
-        return self._make(header, body.name, mode, Op.CREATE, *slots)
+        mode = stat.S_IFREG | body.mode
+        return self._make(header, body.name, mode, body.umask, Op.CREATE, *slots)
 
     def tmpfile(self, header: Header, body: bodies.Create) -> Serve | None:
         """TMPFILE: judged by a name that no file can have."""
-        mode = stat.S_IFREG | body.mode & ~body.umask
         slots = _opening(body.flags & ~os.O_TRUNC)
-        return self._make(header, NAMELESS, mode, Op.TMPFILE, Op.CREATE, *slots)
+        mode = stat.S_IFREG | body.mode
+        return self._make(header, NAMELESS, mode, body.umask, Op.TMPFILE, Op.CREATE, *slots)
 
     def mknod(self, header: Header, body: bodies.Mknod) -> Serve | None:
         """MKNOD: of a regular file, creating one."""
-        mode = body.mode & ~body.umask
-        more = (Op.CREATE,) if stat.S_ISREG(mode) else ()
-        return self._make(header, body.name, mode, Op.MKNOD, *more)
+        more = (Op.CREATE,) if stat.S_ISREG(body.mode) else ()
+        return self._make(header, body.name, body.mode, body.umask, Op.MKNOD, *more)
 
     def link(self, header: Header, body: bodies.Link) -> Serve | None:
         """LINK: only where the new name is treated like those that the inode has."""
@@ -271,26 +273,25 @@ class _Gates:
         handler = self._decide(plan, header, header.opcode)
         target = self._attributes(new_parent, body.new_name)
         if target is not None:
-            self._replace(header, body, new_parent, new_state, target)
+            handler = self._replace(header, body, new_parent, new_state, target) or handler
         self._arrive(header, parent, body.name, attributes, state, new_state)
         if target is not None and body.flags & _RENAME_EXCHANGE:
             self._arrive(header, new_parent, body.new_name, target, new_state, state)
         if body.flags & _RENAME_WHITEOUT:
-            whiteout = placement.plan_of_new(state, stat.S_IFCHR, header)
+            whiteout = placement.plan_of_new(parent, state, stat.S_IFCHR, 0, header)
             self._decide(whiteout, header, Op.MKNOD)
         return handler
 
     def _replace(
         self, header: Header, body: bodies.Rename, parent: Inode, state: State, target: Attributes
-    ) -> None:
+    ) -> Serve | None:
         """What has the new name already is removed, or exchanged."""
         plan = self._plan_of(parent, body.new_name, state, target)
         if plan.hidden:
             raise DeniedError(errno.EACCES)
         if body.flags & _RENAME_EXCHANGE:
-            self._decide(plan, header, header.opcode)
-        else:
-            self._decide(plan, header, Op.RMDIR if stat.S_ISDIR(target.mode) else Op.UNLINK)
+            return self._decide(plan, header, header.opcode)
+        return self._decide(plan, header, Op.RMDIR if stat.S_ISDIR(target.mode) else Op.UNLINK)
 
     def _arrive(
         self,
@@ -379,8 +380,7 @@ class _Gates:
             if code <= 0 and code != CONDITIONAL:
                 return self._handler(Op.SETATTR) if code == HANDLER else None
             return Substitute(partial(unchanged, self.context))
-        handlers = [self._decide(plan, header, part) for part in parts]
-        return next((handler for handler in handlers if handler is not None), None)
+        return self._decide(plan, header, *parts)
 
     def getxattr(self, header: Header, body: bodies.Getxattr) -> Serve | None:
         """GETXATTR: ACLs are always told, the kernel decides by them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import struct
 from typing import Any, Final
 
 import structlog
@@ -31,6 +32,10 @@ _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 NAMELESS: Final = b"/"
 _DOTS: Final = (b".", b"..")
 
+_DEFAULT_ACL: Final = "system.posix_acl_default"
+_ACL_ENTRY: Final = struct.Struct("<HHI")  # tag, permissions, id; after 4 bytes of version
+_ACL_USER, _ACL_GROUP, _ACL_MASK, _ACL_OTHER = 0x01, 0x04, 0x10, 0x20
+
 
 class _New:
     """The attributes of an inode that is about to be made."""
@@ -51,6 +56,13 @@ def _xattr(path: bytes, name: str) -> bytes | None:
         if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
             return None
         raise
+
+
+def _permitted(acl: bytes, mode: int) -> int:
+    """What a default ACL leaves of the permissions in *mode* (acl(5), object creation)."""
+    by_tag = {tag: allowed for tag, allowed, _ in _ACL_ENTRY.iter_unpack(acl[4:])}
+    group = by_tag.get(_ACL_MASK, by_tag.get(_ACL_GROUP, 7))
+    return mode & int(by_tag.get(_ACL_USER, 7) << 6 | group << 3 | by_tag.get(_ACL_OTHER, 7))
 
 
 def _no_xattr(_name: str) -> bytes | None:
@@ -178,9 +190,25 @@ class Placement:
         """The plan of what is found by a name at *state*."""
         return self.policy.plan(state, attributes, xattr, linked=False)
 
-    def plan_of_new(self, state: State, mode: int, header: Header) -> Plan:
-        """The plan of an inode that the caller is about to make at *state*."""
-        return self.plan_at(state, _New(mode, header.uid, header.gid))
+    def plan_of_new(
+        self, parent: Inode, state: State, mode: int, umask: int, header: Header
+    ) -> Plan:
+        """The plan of an inode that the caller is about to make in *parent*, at *state*."""
+        new = _New(mode & ~umask, header.uid, header.gid)
+        if self.policy.treatment(state, stat.S_IFMT(mode)).conditions:
+            self._inherit(parent, mode, new)
+        return self.plan_at(state, new)
+
+    def _inherit(self, parent: Inode, mode: int, new: _New) -> None:
+        """What *new* gets from its directory: a group, and by a default ACL its permissions."""
+        above = self.tree.attributes(parent)
+        acl = None if stat.S_ISLNK(mode) else _xattr(self.tree.path(parent), _DEFAULT_ACL)
+        if acl is not None:
+            new.mode = mode & ~0o777 | _permitted(acl, mode)
+        if above.mode & stat.S_ISGID:
+            new.gid = above.gid
+            if stat.S_ISDIR(mode):
+                new.mode |= stat.S_ISGID
 
     def treatments(self, inode: Inode, format_: int) -> list[Treatment]:
         """How an inode is treated by the names it is known by."""

@@ -111,15 +111,17 @@ def make_plan(
     codes = [DAEMON] * SLOT_LIMIT
     choices: list[tuple[int, Choices]] = []
     for slot, outcome in outcomes.items():
-        if len(outcome) == 1:
-            codes[slot] = _code(outcome[0][1])
+        if all(decision == outcome[-1][1] for _, decision in outcome):
+            codes[slot] = _code(outcome[-1][1])
         else:
             codes[slot] = CONDITIONAL
             choices.append(
                 (slot, tuple(((test,) if test else (), _code(d)) for test, d in outcome))
             )
     writable = may_be(codes[Op.WRITE], choices, Op.WRITE)
-    guarded = codes[Part.OVERWRITE] != DAEMON and writable
+    # Who is denied overwriting because writing is denied as well opens nothing for writing.
+    told_apart = outcomes[Part.OVERWRITE] != outcomes[Op.WRITE]
+    guarded = codes[Part.OVERWRITE] != DAEMON and writable and told_apart
     bypasses = reads_and_writes and _opens_bypass(codes, choices, guarded=guarded)
     mask = _mask(codes, kernel, settled, lists_all=lists_all)
     for op in mask:

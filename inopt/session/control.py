@@ -130,7 +130,9 @@ def is_alive(path: str) -> bool | None:
     return True
 
 
-def ask(path: str, command: str, patience: float = _PATIENCE, **arguments: Any) -> dict[str, Any]:
+def ask(
+    path: str, command: str, patience: float = _PATIENCE, /, **arguments: Any
+) -> dict[str, Any]:
     """Ask the daemon behind the socket at *path*, and wait *patience* seconds for the answer.
 
     Raises `UsageError`, `InoptError`: the daemon's own among them.

@@ -27,7 +27,7 @@ _EPOCH_MINOR: Final = 44
 def settle(context: Context) -> dict[str, Any]:
     """Put open inodes under the present policy, where that can be done; count the others."""
     inodes = [inode for inode in context.tree.table.snapshot() if inode.io is not None]
-    kept = [inode for inode in inodes if not context.placement.settle(inode)]
+    kept = [inode for inode in inodes if not _settle(context, inode)]
     for inode in kept[:10]:
         _log.info("open: keeps its earlier plan until it is closed", inode=inode.number)
     return {
@@ -36,6 +36,11 @@ def settle(context: Context) -> dict[str, Any]:
         "on_old_plan": len(kept),
         "on_old_plan_inodes": sorted(inode.number for inode in kept)[:100],
     }
+
+
+def _settle(context: Context, inode: Inode) -> bool:
+    with context.tree.descriptors.visiting():
+        return context.placement.settle(inode)
 
 
 def make_stale(device: Device, context: Context, terms: Terms) -> str:

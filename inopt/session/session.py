@@ -33,7 +33,7 @@ from inopt.kernel.options import MountOptions
 from inopt.kernel.probe import read_init
 from inopt.ops import Op
 from inopt.policy.load import Loaded, load_policy
-from inopt.session import control, places, reload, stats
+from inopt.session import control, explain, places, reload, stats
 from inopt.session.loop import INTERRUPT_SIGNAL, Loop
 from inopt.session.policing import Policing, Prepared, compile_for, prepare
 from inopt.wire import notifications, replies
@@ -116,6 +116,10 @@ class Session:
         } | stats.snapshot(
             self._context, self.terms, self._loop.counts, self._started, self._loop.active
         )
+
+    def explain(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Who serves what on one path, and why; see `inopt.session.explain`."""
+        return explain.explain(self._context, self._policing.prepared, self.terms, arguments)
 
     async def reload(self, name: str | None = None) -> dict[str, Any]:
         """Replace the policy by the file or shipped policy *name*; by default its own file again.
@@ -386,7 +390,10 @@ def _commands(session: Session) -> control.Commands:
     async def reload_(arguments: dict[str, Any]) -> dict[str, Any]:
         return await session.reload(arguments.get("policy"))
 
-    return {"stats": stats_, "reload": reload_}
+    async def explain_(arguments: dict[str, Any]) -> dict[str, Any]:
+        return await trio.to_thread.run_sync(session.explain, arguments)
+
+    return {"stats": stats_, "reload": reload_, "explain": explain_}
 
 
 async def _reload_and_log(session: Session) -> None:

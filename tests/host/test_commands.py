@@ -82,7 +82,21 @@ def test_what_is_completed(host: None, words: str, expected: str) -> None:
     assert f"plain,{expected}" in done.stdout.splitlines()
 
 
-@pytest.mark.parametrize("command", ["", "mount", "umount", "stats", "doctor", "completion"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "",
+        "mount",
+        "umount",
+        "reload",
+        "stats",
+        "explain",
+        "check",
+        "doctor",
+        "schema",
+        "completion",
+    ],
+)
 def test_help(host: None, command: str) -> None:
     done = inopt(*filter(None, [command]), "--help")
     assert (done.returncode, done.stderr) == (0, "")

@@ -14,7 +14,7 @@ import sys
 import traceback
 from typing import Any, BinaryIO
 
-from support.operations import Operations
+from support.attack_operations import AttackOperations
 
 
 def become(uid: int, gid: int, groups: list[int]) -> None:
@@ -45,7 +45,7 @@ def name_of(number: int) -> str:
     return "EOPNOTSUPP" if number == errno.EOPNOTSUPP else errno.errorcode.get(number, str(number))
 
 
-def perform(operations: Operations, name: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
+def perform(operations: AttackOperations, name: str, arguments: tuple[Any, ...]) -> tuple[str, Any]:
     """One operation: ``ok`` with its result, ``errno`` with its name, or ``bug`` with text."""
     try:
         return "ok", getattr(operations, name)(*arguments)
@@ -63,7 +63,7 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing else may write into the answers
     become(uid, gid, [int(group) for group in sys.argv[3].split(",") if group])
-    operations = Operations()
+    operations = AttackOperations()
     operations.reset()
     while True:
         try:
