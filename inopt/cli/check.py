@@ -11,12 +11,12 @@ import msgspec
 from inopt.exceptions import UsageError
 from inopt.handlers.load import load_handlers
 from inopt.ops import Op
-from inopt.policy.against import against
-from inopt.policy.findings import Finding, Level, counted, in_order, level_of
-from inopt.policy.lint import lint
+from inopt.policy.linting.against import against
+from inopt.policy.linting.findings import Finding, Level, counted, in_order, level_of
+from inopt.policy.linting.linter import lint
 from inopt.policy.load import Loaded, load_policy, shipped_policies
-from inopt.policy.problems import Place, PolicyError
 from inopt.policy.rules import compile_rules
+from inopt.policy.text.problems import Place, PolicyError
 
 _COLORS: Final = {Level.ERROR: "red", Level.WARNING: "yellow", Level.NOTE: "cyan"}
 

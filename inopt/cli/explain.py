@@ -1,8 +1,9 @@
 """``inopt explain``: who serves what, by which rule in which line, and why.
 
 With ``--json`` one object: ``policy`` (its path), ``tier``, ``tier_from`` (``asked``, ``kernel``,
-``assumed``, ``mount``), ``notes``; with paths ``paths``, a list of `inopt.policy.report.Report`;
-without, ``columns`` and ``rows`` of `inopt.policy.matrix.Matrix`.
+``assumed``, ``mount``), ``notes``; with paths ``paths``, a list of `Report`
+(`inopt.policy.explaining.report`); without, ``columns`` and ``rows`` of `Matrix`
+(`inopt.policy.explaining.matrix`).
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from inopt.kernel.dialects import Tier
 from inopt.kernel.probe import probe
 from inopt.ops import Op, OpsMask
 from inopt.policy.compiled import CompiledPolicy
+from inopt.policy.explaining.identity import Identity, parse_identity
+from inopt.policy.explaining.matrix import matrix
+from inopt.policy.explaining.report import Report, report_on
+from inopt.policy.explaining.subjects import Subject, make_up, names_of, path_text, walk
 from inopt.policy.facts import TYPES
-from inopt.policy.findings import Level
-from inopt.policy.identity import Identity, parse_identity
-from inopt.policy.lint import lint
+from inopt.policy.linting.findings import Level
+from inopt.policy.linting.linter import lint
 from inopt.policy.load import load_policy, shipped_policies
-from inopt.policy.matrix import matrix
-from inopt.policy.report import Report, report_on
 from inopt.policy.rules import compile_rules
-from inopt.policy.subjects import Subject, make_up, names_of, path_text, walk
 from inopt.session import control
 
 # What the drafts of inode-operations passthrough (2026, version 2) take in an ops_mask.

@@ -14,10 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from inopt.exceptions import UsageError
-from inopt.policy.lines import Alternative, Line
-from inopt.policy.matrix import MIXED, Cell, Row
-from inopt.policy.problems import Place
-from inopt.policy.report import Report
+from inopt.policy.explaining.lines import Alternative, Line
+from inopt.policy.explaining.matrix import MIXED, Cell, Row
+from inopt.policy.explaining.report import Report
+from inopt.policy.text.problems import Place
 
 _WIDTH: Final = 100
 _STYLES: Final = {

@@ -7,7 +7,7 @@ import json
 import click
 
 from inopt.exceptions import UsageError
-from inopt.policy import schema as policy_schema
+from inopt.policy.text import schema as policy_schema
 
 
 @click.command(epilog="Example: inopt schema -o policy.schema.json")

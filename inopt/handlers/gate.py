@@ -24,7 +24,7 @@ from inopt.handlers.serve.attributes import unchanged
 from inopt.handlers.serve.extended import changes_flags, is_acl
 from inopt.ops import OPCODE_LIMIT, Op
 from inopt.policy.callers import Caller
-from inopt.policy.match import State
+from inopt.policy.paths.match import State
 from inopt.policy.plan import CONDITIONAL, DAEMON, HANDLER, KERNEL, Plan, wants
 from inopt.policy.words import SETATTR_PARTS, Part
 from inopt.wire import bodies, uapi

@@ -22,7 +22,7 @@ from inopt.ops import Op
 from inopt.policy.callers import Caller
 from inopt.policy.compiled import CompiledPolicy, Joint, Treatment
 from inopt.policy.facts import Attributes, ReadXattr
-from inopt.policy.match import State
+from inopt.policy.paths.match import State
 from inopt.policy.plan import Plan
 from inopt.wire.bodies import Header
 

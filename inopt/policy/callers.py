@@ -11,8 +11,8 @@ import msgspec
 from inopt.backing.caller import groups_of
 from inopt.policy import model
 from inopt.policy.facts import group_ids, user_ids
-from inopt.policy.match import Matcher, matches
 from inopt.policy.model import listed
+from inopt.policy.paths.match import Matcher, matches
 
 _UNKNOWN: Final = ""
 

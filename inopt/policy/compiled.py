@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 from inopt.ops import Op, OpsMask
 from inopt.policy.callers import CallerTest
 from inopt.policy.facts import Attributes, Condition, ReadXattr
-from inopt.policy.match import State
+from inopt.policy.paths.match import State
 from inopt.policy.plan import Outcome, Plan, make_plan, merge
 from inopt.policy.rules import CompiledRule, Decision, Kind, Rules
 from inopt.policy.words import SETATTR_PARTS, WORDS, Part
@@ -237,6 +237,8 @@ class CompiledPolicy:
                     bits |= OpsMask.of(Op.SETATTR).bits
                 elif slot <= 64:
                     bits |= OpsMask.of(slot).bits
+                if slot == Part.OVERWRITE and decision == rule.decisions.get(Op.WRITE):
+                    continue  # who may not write at all is refused when opening
                 handled = (
                     handled
                     or slot in (Part.OVERWRITE, Part.MMAP)

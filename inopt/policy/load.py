@@ -11,10 +11,10 @@ from typing import Any, Final
 import msgspec
 
 from inopt.exceptions import UsageError
-from inopt.policy.complain import checked
-from inopt.policy.document import LARGEST_FILE, Document
 from inopt.policy.model import Cache, PolicyFile, Rule, listed
-from inopt.policy.problems import Place, PolicyError, Problems
+from inopt.policy.text.complain import checked
+from inopt.policy.text.document import LARGEST_FILE, Document
+from inopt.policy.text.problems import Place, PolicyError, Problems
 
 _DEEPEST: Final = 16
 _MERGED: Final = ("description", "require", "otherwise", "handlers")

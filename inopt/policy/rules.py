@@ -18,10 +18,10 @@ from inopt.ops import Op
 from inopt.policy.callers import CallerTest, caller_test_of
 from inopt.policy.facts import Condition, UnknownNameError, conditions_of, types_of
 from inopt.policy.load import Loaded
-from inopt.policy.match import Matcher
 from inopt.policy.model import Match, Rule, listed
-from inopt.policy.pattern import PatternError, check_pattern
-from inopt.policy.problems import Place, PolicyError, Problem
+from inopt.policy.paths.match import Matcher
+from inopt.policy.paths.pattern import PatternError, check_pattern
+from inopt.policy.text.problems import Place, PolicyError, Problem
 from inopt.policy.words import NEVER_DENIED, NEVER_HANDLED, WORDS, Part
 
 OTHERWISE: Final = -1

@@ -18,10 +18,10 @@ from inopt.exceptions import UsageError
 from inopt.handlers.serve import Context
 from inopt.kernel.negotiate import Terms
 from inopt.policy.compiled import CompiledPolicy, Joint
-from inopt.policy.identity import parse_identity
-from inopt.policy.match import State
-from inopt.policy.report import report_on
-from inopt.policy.subjects import Subject, names_of, walk
+from inopt.policy.explaining.identity import parse_identity
+from inopt.policy.explaining.report import report_on
+from inopt.policy.explaining.subjects import Subject, names_of, walk
+from inopt.policy.paths.match import State
 from inopt.session.policing import Prepared
 
 

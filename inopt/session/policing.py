@@ -15,8 +15,8 @@ from inopt.kernel.dialects import Tier
 from inopt.kernel.negotiate import Terms
 from inopt.ops import OPCODE_LIMIT, OpsMask
 from inopt.policy.compiled import CompiledPolicy
-from inopt.policy.findings import Finding, Level
-from inopt.policy.lint import lint
+from inopt.policy.linting.findings import Finding, Level
+from inopt.policy.linting.linter import lint
 from inopt.policy.load import Loaded
 from inopt.policy.rules import Rules, compile_rules
 

@@ -13,7 +13,7 @@ import time
 import tracemalloc
 from collections.abc import Callable
 
-from inopt.policy.match import Matcher, State
+from inopt.policy.paths.match import Matcher, State
 
 # Pattern, directory, name that matches; {} is the number of the rule.
 FAMILIES = {

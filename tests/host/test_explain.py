@@ -18,12 +18,12 @@ from support.programs import error_of, within
 
 from inopt.ops import OpsMask
 from inopt.policy.compiled import CompiledPolicy
-from inopt.policy.explain import explain
+from inopt.policy.explaining.explain import explain
+from inopt.policy.explaining.identity import parse_identity
+from inopt.policy.explaining.subjects import make_up, names_of, walk
 from inopt.policy.facts import TYPES
-from inopt.policy.identity import parse_identity
 from inopt.policy.load import load_policy
 from inopt.policy.rules import compile_rules
-from inopt.policy.subjects import make_up, names_of, walk
 
 pytestmark = pytest.mark.host
 

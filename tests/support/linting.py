@@ -5,8 +5,8 @@ from __future__ import annotations
 from textwrap import dedent
 
 from inopt.ops import Op
-from inopt.policy.findings import Finding
-from inopt.policy.lint import lint
+from inopt.policy.linting.findings import Finding
+from inopt.policy.linting.linter import lint
 from inopt.policy.load import parse_policy
 from inopt.policy.rules import Rules, compile_rules
 

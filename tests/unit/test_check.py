@@ -13,7 +13,7 @@ from support.mounting import inopt
 
 from inopt.cli.main import inopt as command
 from inopt.exceptions import UsageError
-from inopt.policy.findings import Level
+from inopt.policy.linting.findings import Level
 from inopt.policy.load import load_policy
 from inopt.session.policing import prepare
 

@@ -9,8 +9,8 @@ import pytest
 from support.linting import rules_of
 
 from inopt.exceptions import UsageError
-from inopt.policy.against import against
-from inopt.policy.findings import Finding
+from inopt.policy.linting.against import against
+from inopt.policy.linting.findings import Finding
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from inopt.exceptions import UsageError
 from inopt.handlers.audit import AuditHandlers
 from inopt.ops import Op
 from inopt.policy import model
-from inopt.policy.findings import CODES, Finding, Level
-from inopt.policy.lint import lint
+from inopt.policy.linting.findings import CODES, Finding, Level
+from inopt.policy.linting.linter import lint
 from inopt.policy.load import parse_policy
 from inopt.policy.rules import compile_rules
 from inopt.policy.words import GROUP_WORDS, WORDS, slot_name

@@ -7,9 +7,9 @@ import time
 import pytest
 import yaml
 
-from inopt.policy import nodes
-from inopt.policy.document import Document
-from inopt.policy.problems import PolicyError, Problems
+from inopt.policy.text import nodes
+from inopt.policy.text.document import Document
+from inopt.policy.text.problems import PolicyError, Problems
 
 
 @pytest.fixture(params=["CSafeLoader", "SafeLoader"], autouse=True)

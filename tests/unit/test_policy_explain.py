@@ -15,18 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inopt.ops import Op, OpsMask
-from inopt.policy.applicable import AT_OPEN, asked_for, on_inode, opcode_of
 from inopt.policy.callers import Caller
 from inopt.policy.compiled import CompiledPolicy
-from inopt.policy.explain import explain
+from inopt.policy.explaining.applicable import AT_OPEN, asked_for, on_inode, opcode_of
+from inopt.policy.explaining.explain import explain
+from inopt.policy.explaining.identity import Identity, parse_identity
+from inopt.policy.explaining.lines import DEPENDS, Line
+from inopt.policy.explaining.matrix import MIXED, matrix
+from inopt.policy.explaining.subjects import Subject, make_up, names_of, walk
 from inopt.policy.facts import TYPES
-from inopt.policy.identity import Identity, parse_identity
-from inopt.policy.lines import DEPENDS, Line
 from inopt.policy.load import parse_policy
-from inopt.policy.matrix import MIXED, matrix
 from inopt.policy.plan import HANDLER, KERNEL
 from inopt.policy.rules import Rules, compile_rules
-from inopt.policy.subjects import Subject, make_up, names_of, walk
 from inopt.policy.words import SETATTR_PARTS, WORDS, Part, slot_name
 
 DRAFT = OpsMask.of(Op.GETATTR, Op.STATX, Op.SETATTR, Op.READDIR)

@@ -21,9 +21,9 @@ from support.linting import (
 
 from inopt.handlers.audit import AuditHandlers
 from inopt.ops import Op
-from inopt.policy.coverage import Coverage
-from inopt.policy.findings import CODES, Level, counted, level_of
-from inopt.policy.lint import lint
+from inopt.policy.linting.coverage import Coverage
+from inopt.policy.linting.findings import CODES, Level, counted, level_of
+from inopt.policy.linting.linter import lint
 from inopt.policy.load import load_policy, parse_policy, shipped_policies
 from inopt.policy.rules import compile_rules
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from inopt.exceptions import UsageError
 from inopt.policy.load import Loaded, load_policy, parse_policy, shipped_policies
 from inopt.policy.model import Cache, PolicyFile
-from inopt.policy.problems import PolicyError
+from inopt.policy.text.problems import PolicyError
 
 GOOD = """\
 version: 1

@@ -11,9 +11,9 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
-from inopt.policy.globs import GlobIndex
-from inopt.policy.match import Matcher, State, matches
-from inopt.policy.pattern import EDGE, Glob, PatternError, check_pattern, parse_pattern
+from inopt.policy.paths.globs import GlobIndex
+from inopt.policy.paths.match import Matcher, State, matches
+from inopt.policy.paths.pattern import EDGE, Glob, PatternError, check_pattern, parse_pattern
 
 # What a newline is for pathspec, whose expressions treat a true one as the end of a line.
 NEWLINE = "\ue000"

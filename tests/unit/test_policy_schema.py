@@ -15,12 +15,12 @@ from jsonschema import Draft7Validator
 
 import inopt
 from inopt.cli.schema import schema as command
-from inopt.policy.complain import checked
-from inopt.policy.document import Document
 from inopt.policy.load import shipped_policies
 from inopt.policy.model import PolicyFile
-from inopt.policy.problems import PolicyError
-from inopt.policy.schema import schema, validator
+from inopt.policy.text.complain import checked
+from inopt.policy.text.document import Document
+from inopt.policy.text.problems import PolicyError
+from inopt.policy.text.schema import schema, validator
 from inopt.policy.words import WORDS
 
 SHIPPED = Path(inopt.__file__).parent.parent / "policies" / "policy.schema.json"

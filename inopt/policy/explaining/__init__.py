@@ -1,0 +1,1 @@
+"""Who serves what, by which rule, and why not the kernel."""

@@ -1,0 +1,1 @@
+"""Whether a policy is enforceable, and what was meant."""

@@ -1,0 +1,31 @@
+"""The linter: it proves that a policy is enforceable, or says exactly why it is not."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from inopt.ops import Op
+from inopt.policy.linting import asking, doubts, handlers, mixtures, notes, reach
+from inopt.policy.linting.context import LintContext
+from inopt.policy.linting.findings import Finding, in_order
+from inopt.policy.rules import Rules
+
+_CHECKS: Final = (
+    *asking.CHECKS,
+    *mixtures.CHECKS,
+    *handlers.CHECKS,
+    *reach.CHECKS,
+    *doubts.CHECKS,
+    *notes.CHECKS,
+)
+
+
+def lint(rules: Rules, handled_by: frozenset[Op] | None) -> list[Finding]:
+    """All that is to be said about a policy, by place.
+
+    *handled_by* are the opcodes that the handler class can serve; None: there is no class.
+    """
+    context = LintContext(rules, handled_by)
+    for check in _CHECKS:
+        check(context)
+    return in_order(context.findings, rules.loaded.files)

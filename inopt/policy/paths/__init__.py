@@ -1,0 +1,1 @@
+"""Path patterns, matched one name at a time."""
