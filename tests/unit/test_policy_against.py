@@ -123,7 +123,7 @@ def test_unreadable_directories(tree: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(os, "scandir", refuse)
     (found,) = against(rules_of("rules: [{match: {path: /a}, deny: write}]"), tree)
-    assert found.code == "INO311"
+    assert found.code == "INO310"
     assert "'/b/deep' was left out, with all beneath: Permission denied" in found.message
 
 

@@ -29,7 +29,7 @@ EXAMPLES: Final = {
     if (found := re.search(r"Example:\s`([^`]+)`", section))
 }
 # What is found elsewhere than in a policy's text alone.
-WITHOUT: Final = {"INO001", "INO002", "INO003", "INO211", "INO212", "INO311"}
+WITHOUT: Final = {"INO001", "INO002", "INO003", "INO211", "INO212", "INO310"}
 RECIPES: Final = re.findall(r"```yaml\n(.*?)```", TEXT.partition("## Recipes")[2], re.DOTALL)
 CLASSES: Final = {"INO111": None, "INO112": frozenset({Op.READ}), "INO309": frozenset({Op.READ})}
 

@@ -132,10 +132,10 @@ class _Walk:
         for number, (path, reason) in enumerate(self._unreadable):
             if number == _MOST_TOLD:
                 rest = len(self._unreadable) - number
-                yield self._finding("INO311", None, f"and {rest} more such directories", "")
+                yield self._finding("INO310", None, f"and {rest} more such directories", "")
                 return
             told = f"{_shown(path)} was left out, with all beneath: {reason}"
-            yield self._finding("INO311", None, told, "")
+            yield self._finding("INO310", None, told, "")
 
     def _finding(self, code: str, rule: CompiledRule | None, message: str, fix: str) -> Finding:
         place = self._rules.loaded.place("rules", key=True)

@@ -57,10 +57,9 @@ def _shared_answers(context: LintContext) -> None:
     for rule, word in context.words():
         if rule.is_unconditional:
             continue
-        effect = rule.effect(word)
-        slots = effect & _SHARED if rule.compiled.caller is not None else frozenset[int]()
-        if word.text == "readlink":
-            slots |= effect
+        slots = frozenset[int]()
+        if rule.compiled.caller is not None:
+            slots = rule.effect(word) & _SHARED
         if word.kind is Kind.BYPASS:
             slots = frozenset(slot for slot in slots if context.goes_on_otherwise(rule, slot))
         if not slots:
@@ -68,20 +67,17 @@ def _shared_answers(context: LintContext) -> None:
         covers = (
             f"'{word.text}' " if len(word.slots) == 1 else f"'{word.text}', with {named(slots)}, "
         )
-        who = "the caller" if rule.compiled.caller is not None else what_can_change(rule)
         context.add_at(
             "INO101",
             rule,
             word,
-            f"{covers}depends on {who}, but the kernel asks once and answers others from its "
+            f"{covers}depends on the caller, but the kernel asks once and answers others from its "
             "cache: what one may see, all see",
             _shared_fix(word),
         )
 
 
 def _shared_fix(word: Word) -> str:
-    if word.text == "readlink":
-        return "decide 'readlink' by path and type alone"
     if word.kind is Kind.BYPASS:
         return "let everybody look, in a rule before without 'caller': bypass: [lookup, getattr]"
     if word.text in ("all", "metadata"):

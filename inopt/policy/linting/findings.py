@@ -82,8 +82,7 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
         "INO307": "the daemon has to be asked",
         "INO308": "who may change the file may change the decision",
         "INO309": "the class serves a part of it",
-        "INO310": "targets of symlinks are cached",
-        "INO311": "a directory that cannot be read",
+        "INO310": "a directory that cannot be read",
     }
 )
 """Every code, with what it is about in a few words."""

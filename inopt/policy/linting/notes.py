@@ -103,20 +103,4 @@ def _changeable(
     )
 
 
-def _cached_targets(context: LintContext) -> None:
-    for rule, word in context.words():
-        if rule.is_unconditional or word.text == "readlink":
-            continue
-        if word.kind is Kind.BYPASS or Op.READLINK not in rule.effect(word):
-            continue
-        context.add_at(
-            "INO310",
-            rule,
-            word,
-            f"'{word.text}' depends on {what_can_change(rule)}, but where a symlink leads the "
-            "kernel remembers for all",
-            "add type: file if symlinks are not meant",
-        )
-
-
-CHECKS: Final = (_places, _at_open, _nobody_bypasses, _who_may_change, _cached_targets)
+CHECKS: Final = (_places, _at_open, _nobody_bypasses, _who_may_change)
