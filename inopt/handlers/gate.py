@@ -185,6 +185,13 @@ class _Gates:
         reader = self.placement.reader_beneath(self.tree.descriptor(parent), name)
         return self.placement.plan_at(state, attributes, reader)
 
+    def _hides(self, parent: Inode, name: bytes, state: State) -> bool:
+        """Whether what has a name now is hidden: by type and facts, while another might not be."""
+        if not self.placement.policy.may_hide(state):
+            return False
+        attributes = self._attributes(parent, name)
+        return attributes is not None and self._plan_of(parent, name, state, attributes).hidden
+
     # --- names ---------------------------------------------------------------------------------
 
     def lookup(self, header: Header, body: bodies.Lookup) -> Serve | None:
@@ -204,11 +211,7 @@ class _Gates:
         parent = self._inode(header)
         state = self.placement.step(parent, name)
         plan = self.placement.plan_of_new(parent, state, mode, umask, header)
-        hidden = plan.hidden
-        if not hidden and name != NAMELESS and self.placement.policy.may_hide(state):
-            there = self._attributes(parent, name)
-            hidden = there is not None and self._plan_of(parent, name, state, there).hidden
-        if hidden:
+        if plan.hidden or (name != NAMELESS and self._hides(parent, name, state)):
             raise DeniedError(errno.EACCES)  # whether it is there already is not told
         return self._decide(plan, header, *slots)
 
@@ -235,15 +238,17 @@ class _Gates:
         inode = self.tree.table.get(body.old_nodeid)
         plan = placement.plan(inode)
         handler = self._decide(plan, header, Op.LINK)
-        state = placement.step(self._inode(header), body.name)
+        parent = self._inode(header)
+        state = placement.step(parent, body.name)
         attributes = self.tree.attributes(inode)
         there = placement.plan_at(state, attributes, placement.reader(inode))
-        if there.hidden:
+        if there.hidden or self._hides(parent, body.name, state):
             raise DeniedError(errno.EACCES)
         self._decide(there, header, Op.LINK)
-        treatment = placement.policy.treatment(state, stat.S_IFMT(attributes.mode))
-        treatments = placement.treatments(inode, stat.S_IFMT(attributes.mode))
-        if any(other is not treatment for other in treatments):
+        format_ = stat.S_IFMT(attributes.mode)
+        treatment = placement.policy.treatment(state, format_)
+        if any(other is not treatment for other in placement.treatments(inode, format_)):
+            self._decide(there, header, _MAKING.get(format_, Op.MKNOD))
             raise DeniedError(errno.EXDEV)
         return handler
 

@@ -10,12 +10,16 @@ from inopt.ops import Op, OpsMask
 from inopt.policy.callers import CallerTest
 from inopt.policy.facts import Attributes, Condition, ReadXattr
 from inopt.policy.paths.match import State
-from inopt.policy.plan import Outcome, Plan, make_plan, merge
+from inopt.policy.plan import NEEDED, Outcome, Plan, make_plan, merge
 from inopt.policy.rules import CompiledRule, Decision, Kind, Rules
-from inopt.policy.words import SETATTR_PARTS, WORDS, Part
+from inopt.policy.words import WORDS, Part
 
 _ALL_SLOTS: Final[tuple[int, ...]] = tuple(sorted(WORDS["all"]))
 _VISIBLE: Final = -1  # the chain that tells whether an inode is to be seen
+
+# What an inode must not have: opcodes in its mask, and opens that bypass.
+_Loss: TypeAlias = tuple[OpsMask, bool]
+_NO_LOSS: Final[_Loss] = (OpsMask(), False)
 
 # Conditions and caller (None: anybody) under which a decision is made; visibility is a bool.
 Link: TypeAlias = tuple[tuple[Condition, ...], CallerTest | None, Decision | bool]
@@ -29,7 +33,9 @@ class Treatment:
     that a rule promises changes. ``conditions`` are the facts that decisions depend on.
     """
 
-    __slots__ = ("chains", "conditions", "is_trivial", "lists_all", "plans", "settled")
+    __slots__ = (
+        "chains", "conditions", "is_trivial", "lists_all", "plans", "settled", "stays_bypassed",
+    )  # fmt: skip
 
     def __init__(self, chains: dict[int, Chain], *, lists_all: bool) -> None:
         self.chains = chains
@@ -44,13 +50,34 @@ class Treatment:
             for slot, chain in chains.items()
             if slot != _VISIBLE and not any(conditions for conditions, _, _ in chain)
         )
+        self.stays_bypassed = not _may_lose_bypass(chains)
         self.is_trivial = all(
             len(chain) == 1 and chain[0][2] in (_BYPASS, True) for chain in chains.values()
         )
-        self.plans: dict[tuple[int, bool], Plan] = {}
+        self.plans: dict[tuple[int, _Loss], Plan] = {}
 
 
 _BYPASS: Final = Decision(Kind.BYPASS)
+
+
+def _may_lose_bypass(chains: dict[int, Chain]) -> bool:
+    """Whether a change of facts may forbid the bypass of an inode that is open by then.
+
+    That it may no longer be written is no such change: that is decided at open.
+    """
+    refused = {link[:2] for link in chains[Op.WRITE] if link[2] != _BYPASS}
+    for slot in (Op.READ, Op.WRITE, Part.OVERWRITE, Part.MMAP):
+        chain = chains[slot]
+        if not any(conditions for conditions, _, _ in chain):
+            continue
+        for conditions, caller, decision in chain:
+            if not isinstance(decision, Decision) or decision.kind is Kind.BYPASS:
+                continue
+            if decision.kind is Kind.HANDLE or slot == Part.MMAP:
+                return True
+            if slot == Part.OVERWRITE and (conditions, caller) not in refused:
+                return True
+    return False
 
 
 class Joint:
@@ -177,14 +204,14 @@ class CompiledPolicy:
         for place, condition in enumerate(treatment.conditions):
             if condition.holds(attributes, xattr):
                 facts |= 1 << place
-        linked = linked and format_ != stat.S_IFDIR
-        plan = treatment.plans.get((facts, linked))
+        # Types that are treated alike may still lose differently.
+        loss = self._linked[format_] if linked else _NO_LOSS
+        plan = treatment.plans.get((facts, loss))
         if plan is None:
-            plan = self._make(treatment, facts, format_, linked=linked)
-            treatment.plans[facts, linked] = plan
+            plan = treatment.plans[facts, loss] = self._make(treatment, facts, loss)
         return plan
 
-    def _make(self, treatment: Treatment, facts: int, format_: int, *, linked: bool) -> Plan:
+    def _make(self, treatment: Treatment, facts: int, loss: _Loss) -> Plan:
         true = {
             condition for place, condition in enumerate(treatment.conditions) if facts >> place & 1
         }
@@ -198,18 +225,16 @@ class CompiledPolicy:
             for conditions, _, shown in treatment.chains[_VISIBLE]
             if true.issuperset(conditions)
         )
-        kernel, reads_and_writes = self.kernel, self.reads_and_writes
-        if linked:
-            kernel -= self._linked[format_][0]
-            reads_and_writes = reads_and_writes and not self._linked[format_][1]
         settled = treatment.settled
         if any(conditions for conditions, _, _ in treatment.chains[_VISIBLE]):
             settled -= {int(Op.LOOKUP)}
         return self._intern(
             make_plan(
                 outcomes,
-                kernel,
-                reads_and_writes=reads_and_writes,
+                self.kernel - loss[0],
+                reads_and_writes=(
+                    self.reads_and_writes and treatment.stays_bypassed and not loss[1]
+                ),
                 hidden=not visible,
                 settled=settled,
                 lists_all=treatment.lists_all,
@@ -220,31 +245,37 @@ class CompiledPolicy:
     def _intern(self, plan: Plan) -> Plan:
         return self._plans.setdefault(plan, plan)
 
-    def _loses_when_linked(self, format_: int) -> tuple[OpsMask, bool]:
-        """What an inode must not have while another of its names may fall under a rule.
+    def _loses_when_linked(self, format_: int) -> _Loss:
+        """What an inode must not have while another of its names may be treated more strictly.
 
-        A mask cannot be narrowed, and opens that bypass cannot become others.
+        A mask cannot be narrowed, and opens that bypass cannot become others. Another name may
+        fall under a rule by path, or may lack one that lets this name bypass.
         """
-        bits = 0
-        handled = False
-        for rule in self.rules.by_path:
-            if format_ not in rule.types:
-                continue
-            for slot, decision in rule.decisions.items():
-                if decision.kind is Kind.BYPASS:
-                    continue
-                if slot in SETATTR_PARTS:
-                    bits |= OpsMask.of(Op.SETATTR).bits
-                elif slot <= 64:
-                    bits |= OpsMask.of(slot).bits
-                if slot == Part.OVERWRITE and decision == rule.decisions.get(Op.WRITE):
-                    continue  # who may not write at all is refused when opening
-                handled = (
-                    handled
-                    or slot in (Part.OVERWRITE, Part.MMAP)
-                    or (slot in (Op.READ, Op.WRITE) and decision.kind is Kind.HANDLE)
-                )
-        return OpsMask(bits), handled
+        if format_ == stat.S_IFDIR:
+            return _NO_LOSS  # it has one name
+        rules = [rule for rule in self.rules.rules if format_ in rule.types]
+
+        def elsewhere(slot: int) -> set[Kind]:
+            deciding = [rule for rule in rules if slot in rule.decisions]
+            if not any(rule.patterns for rule in deciding):
+                return {Kind.BYPASS}  # the same by every name
+            kinds = {rule.decisions[slot].kind for rule in deciding}
+            return kinds | {self.rules.default(slot).kind}
+
+        lost = (
+            op
+            for op, slots in NEEDED.items()
+            if any(elsewhere(slot) != {Kind.BYPASS} for slot in slots)
+        )
+        handled = any(Kind.HANDLE in elsewhere(slot) for slot in (Op.READ, Op.WRITE))
+        unmapped = elsewhere(Part.MMAP) != {Kind.BYPASS}
+        # Who may not write at all is refused when opening.
+        guarded = elsewhere(Part.OVERWRITE) != {Kind.BYPASS} and any(
+            rule.decisions.get(Part.OVERWRITE, _BYPASS)
+            not in (_BYPASS, rule.decisions.get(Op.WRITE))
+            for rule in rules
+        )
+        return OpsMask.of(*lost), handled or unmapped or guarded
 
     # --- several names -------------------------------------------------------------------------
 

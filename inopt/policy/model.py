@@ -7,6 +7,7 @@ One `PolicyFile` is one file. `inopt.policy.load` reads it with all that it incl
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeAlias
 
 import msgspec
@@ -171,7 +172,9 @@ def seconds(duration: str) -> float:
 
 def size_in_bytes(size: str | int) -> int:
     """The bytes of a size. Raises `ValueError` that says what was expected."""
-    found = re.fullmatch(SIZE, str(size))
+    if isinstance(size, int):
+        return size
+    found = re.fullmatch(SIZE, size)
     if found is None:
         raise ValueError(f"expected a size such as 4096, 10MiB or 1GB, found {size!r}")
-    return int(float(found[1]) * _BYTES[found[2] or ""])
+    return int(Fraction(found[1]) * _BYTES[found[2] or ""])

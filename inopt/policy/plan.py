@@ -7,8 +7,9 @@ and an inode holds a reference to one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
 import msgspec
@@ -42,18 +43,19 @@ class Plan(msgspec.Struct, frozen=True, eq=True):
     """Who serves what on one kind of inode.
 
     ``codes``: by slot, see above. ``choices``: for the slots with ``CONDITIONAL``, by caller.
-    ``bypasses``: opens bypass (read, write, mmap). ``readers_join``: opens that cannot write may
-    bypass beside others that do so by an earlier plan. ``mask``: what the kernel may be given at
-    lookup. ``direct``, ``direct_writers``: opens, or those that may write, get no page cache, so
-    that no shared mapping can be made. ``hidden``: the inode is not to be seen. ``unsure``: so
-    the name may lead elsewhere for the next caller or moment, and is not to be cached.
-    ``attributes_unsure``: nor are the attributes. ``depends_on_facts``: what can change has been
-    asked, so the plan holds for one decision.
+    ``bypasses``: opens bypass (read, write, mmap). ``joins``: they may beside others that do so
+    already, though the inode is better not begun with; ``readers_join``: those that cannot write.
+    ``mask``: what the kernel may be given at lookup. ``direct``, ``direct_writers``: opens, or
+    those that may write, get no page cache, so that no shared mapping can be made. ``hidden``:
+    the inode is not to be seen. ``unsure``: so the name may lead elsewhere for the next caller or
+    moment, and is not to be cached. ``attributes_unsure``: nor are the attributes.
+    ``depends_on_facts``: what can change has been asked, so the plan holds for one decision.
     """
 
     codes: tuple[int, ...]
     choices: tuple[tuple[int, Choices], ...] = ()
     bypasses: bool = False
+    joins: bool = False
     readers_join: bool = False
     mask: OpsMask = OpsMask()
     direct: bool = False
@@ -122,7 +124,9 @@ def make_plan(
     # Who is denied overwriting because writing is denied as well opens nothing for writing.
     told_apart = outcomes[Part.OVERWRITE] != outcomes[Op.WRITE]
     guarded = codes[Part.OVERWRITE] != DAEMON and writable and told_apart
-    bypasses = reads_and_writes and _opens_bypass(codes, choices, guarded=guarded)
+    joins = _opens_bypass(codes, choices, guarded=guarded)
+    readers_join = _reading_bypasses(codes, choices)
+    bypasses = reads_and_writes and joins
     mask = _mask(codes, kernel, settled, lists_all=lists_all)
     for op in mask:
         codes[op] = KERNEL
@@ -134,12 +138,13 @@ def make_plan(
         tuple(codes),
         tuple(choices),
         bypasses,
-        _reading_bypasses(codes, choices),
+        joins,
+        readers_join,
         mask,
         direct=codes[Part.MMAP] > 0 or codes[Part.MMAP] == CONDITIONAL,
         direct_writers=guarded,
         hidden=hidden,
-        unsure=Op.LOOKUP not in settled or len(outcomes[Op.LOOKUP]) > 1,
+        unsure=Op.LOOKUP not in settled or codes[Op.LOOKUP] not in (DAEMON, HANDLER),
         attributes_unsure=codes[Op.GETATTR] not in (DAEMON, KERNEL) or Op.GETATTR not in settled,
         depends_on_facts=depends_on_facts,
     )
@@ -182,27 +187,28 @@ def _may_be_handled(codes: list[int], choices: list[tuple[int, Choices]], slot: 
     return any(code == HANDLER for found, some in choices if found == slot for _, code in some)
 
 
-_SETATTR: Final = (Part.CHMOD, Part.CHOWN, Part.TRUNCATE, Part.UTIMENS)
+# What must bypass, whoever asks, for the kernel to serve an opcode alone from lookup on.
+NEEDED: Final[Mapping[Op, tuple[int, ...]]] = MappingProxyType(
+    {
+        Op.GETATTR: (Op.GETATTR, Op.STATX),
+        Op.STATX: (Op.GETATTR, Op.STATX),
+        Op.SETATTR: (Part.CHMOD, Part.CHOWN, Part.TRUNCATE, Part.UTIMENS),
+        Op.READDIR: (Op.READDIR, Op.OPENDIR),
+        Op.OPEN: (Op.OPEN, Op.READ, Op.WRITE, Part.OVERWRITE, Part.MMAP, Part.TRUNCATE),
+    }
+)
 
 
 def _mask(
     codes: list[int], kernel: OpsMask, settled: frozenset[int], *, lists_all: bool
 ) -> OpsMask:
     """What the kernel may serve on its own from lookup on: what is bypassed whatever happens."""
-
-    def sure(*slots: int) -> bool:
-        return all(codes[slot] == DAEMON and slot in settled for slot in slots)
-
-    bits = 0
-    if sure(Op.GETATTR, Op.STATX):
-        bits |= OpsMask.of(Op.GETATTR, Op.STATX).bits
-    if sure(*_SETATTR):
-        bits |= OpsMask.of(Op.SETATTR).bits
-    if lists_all and sure(Op.READDIR, Op.OPENDIR):
-        bits |= OpsMask.of(Op.READDIR).bits
-    if sure(Op.OPEN, Op.READ, Op.WRITE, Part.OVERWRITE, Part.MMAP, Part.TRUNCATE):
-        bits |= OpsMask.of(Op.OPEN).bits
-    return OpsMask(bits) & kernel
+    sure = (
+        op
+        for op, slots in NEEDED.items()
+        if all(codes[slot] == DAEMON and slot in settled for slot in slots)
+    )
+    return OpsMask.of(*(op for op in sure if op is not Op.READDIR or lists_all)) & kernel
 
 
 def merge(one: Plan, other: Plan) -> Plan:
@@ -231,6 +237,7 @@ def merge(one: Plan, other: Plan) -> Plan:
         tuple(codes),
         tuple(choices),
         bypasses,
+        one.joins and other.joins,
         one.readers_join and other.readers_join,
         mask,
         direct=one.direct or other.direct,

@@ -91,6 +91,18 @@ class Names:
         os.truncate(path, size)
         return os.stat(path).st_mode
 
+    def set_mode(self, path: bytes, mode: int) -> None:
+        """chmod(2) alone: the name may lead nowhere afterwards."""
+        os.chmod(path, mode)
+
+    def set_owner(self, path: bytes, uid: int, gid: int) -> None:
+        """lchown(2) alone."""
+        os.lchown(path, uid, gid)
+
+    def set_size(self, path: bytes, size: int) -> None:
+        """truncate(2) alone."""
+        os.truncate(path, size)
+
     def set_times(
         self, path: bytes, access: tuple[int, int], modification: tuple[int, int], follow: int = 1
     ) -> None:

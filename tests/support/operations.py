@@ -206,6 +206,14 @@ class Maps(Files):
             mapping[start : start + len(data)] = data
         return True
 
+    def map_privately(self, slot: str, start: int, data: bytes) -> bytes:
+        """Write into a private copy; the file as it then is."""
+        size = os.fstat(self.files[slot]).st_size
+        if data and size >= start + len(data):
+            with mmap.mmap(self.files[slot], size, mmap.MAP_PRIVATE) as mapping:
+                mapping[start : start + len(data)] = data
+        return os.pread(self.files[slot], size, 0)
+
     def map_load(self, slot: str) -> bytes:
         """All of a file, read by a mapping of its own."""
         size = os.fstat(self.files[slot]).st_size

@@ -76,7 +76,7 @@ def finish_open(
             descriptor,
             writes=writes,
             bypasses=plan.bypasses,
-            joins=plan.readers_join and not writes,
+            joins=plan.joins or (plan.readers_join and not writes),
         )
         if writes and not backing_id:
             groups = groups_for(descriptor, header.uid, header.pid)
