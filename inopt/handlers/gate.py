@@ -362,11 +362,15 @@ class _Gates:
         return handler
 
     def copy_file_range(self, header: Header, body: bodies.CopyFileRange) -> Serve | None:
-        """COPY_FILE_RANGE: with a handler for reading or writing, the caller reads and writes."""
+        """COPY_FILE_RANGE: with a handler for reading or writing, the caller reads and writes.
+
+        What is denied is changing the target; that the source may be read was decided at open.
+        """
         source = self.placement.plan(self._inode(header))
         target = self.placement.plan(self.tree.table.get(body.nodeid_out))
-        handlers = [self._decide(plan, header, header.opcode) for plan in (source, target)]
-        handler = handlers[0] or handlers[1]
+        handler = self._decide(target, header, header.opcode)
+        if handler is None and source.is_handled(header.opcode):
+            handler = self._handler(header.opcode)
         if handler is None and (source.is_handled(Op.READ) or target.is_handled(Op.WRITE)):
             fail(errno.EOPNOTSUPP)
         if target.direct_writers:

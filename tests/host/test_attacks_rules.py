@@ -143,6 +143,20 @@ def test_a_file_can_be_made_by_an_open_that_truncates(mounting: Mounting, people
         assert (mount.source / "new.log").read_bytes() == b"first line\n"
 
 
+def test_what_may_not_be_written_can_be_copied_from(mounting: Mounting, people: Clients) -> None:
+    rules = "- {match: {path: /sealed}, deny: {write: EROFS}}\n"
+    with mounting(f"rules:\n{rules}") as mount:
+        (mount.source / "sealed").write_text("text")
+        (mount.source / "target").write_text("")
+        mount.source.joinpath("target").chmod(0o666)
+        for client in enter(people, mount, "root", "user"):
+            assert client.open("sealed", b"sealed", os.O_RDONLY) is None
+            assert client.open("target", b"target", os.O_RDWR) is None
+            assert client.copy_range("sealed", "target", 4, 0, 0) == 4
+            assert client.open("again", b"sealed", os.O_RDWR) == "EROFS"
+        assert (mount.source / "target").read_text() == "text"
+
+
 def test_visibility_cannot_depend_on_the_caller(place: Path) -> None:
     (place / "policy.yaml").write_text(
         "version: 1\n"

@@ -444,7 +444,6 @@ class Oracle:
         one, other = self.current(source), self.current(target)
         if start >= one.facts.size:
             return found  # there is nothing to copy, and the kernel does not ask
-        self.need(found, "copy_file_range", one)
         self.need(found, "copy_file_range", other)
         self._overwrite(found, target, to, min(size, one.facts.size - start))
         return found
