@@ -148,7 +148,8 @@ def test_what_may_not_be_written_can_be_copied_from(mounting: Mounting, people: 
     with mounting(f"rules:\n{rules}") as mount:
         (mount.source / "sealed").write_text("text")
         (mount.source / "target").write_text("")
-        mount.source.joinpath("target").chmod(0o666)
+        for name in ("sealed", "target"):
+            mount.source.joinpath(name).chmod(0o666)
         for client in enter(people, mount, "root", "user"):
             assert client.open("sealed", b"sealed", os.O_RDONLY) is None
             assert client.open("target", b"target", os.O_RDWR) is None
