@@ -24,13 +24,17 @@ _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
 
 class _Io:
-    """The opens of one inode: how many, and the backing id of all of them (0: no bypass)."""
+    """The opens of one inode: how many, and the backing id of all of them (0: no bypass).
 
-    __slots__ = ("backing_id", "opens")
+    ``wished``: they bypass because a handler wishes it, not by the policy.
+    """
+
+    __slots__ = ("backing_id", "opens", "wished")
 
     def __init__(self, backing_id: int) -> None:
         self.backing_id = backing_id
         self.opens = 1
+        self.wished = False
 
 
 class Attachments:
@@ -55,13 +59,21 @@ class Attachments:
         self.registered = 0
 
     def opened(
-        self, inode: Inode, descriptor: int, *, writes: bool, bypasses: bool, joins: bool
+        self,
+        inode: Inode,
+        descriptor: int,
+        *,
+        writes: bool,
+        bypasses: bool,
+        joins: bool,
+        follows: bool = False,
     ) -> int:
         """Count an open of *inode*; returns its backing id, or 0 if the daemon serves it.
 
         *descriptor* is any descriptor of the backing file; *writes* says whether this open may
-        write; *bypasses*, whether the policy lets the inode bypass; *joins*, whether it lets this
-        open bypass if others do. Only the first open decides.
+        write; *bypasses*, whether the inode is to bypass; *joins*, whether the policy lets this
+        open bypass if others do; *follows*, if they do because a handler wishes it. Only the
+        first open decides.
 
         Raises `OSError` ``EBUSY`` if this one must not bypass and earlier ones, from before the
         policy said so, still do.
@@ -69,7 +81,8 @@ class Attachments:
         with self._lock:
             state = inode.io
             if isinstance(state, _Io):
-                if state.backing_id and not (bypasses or joins):
+                may_join = bypasses or joins or (follows and state.wished)
+                if state.backing_id and not may_join:
                     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
                 state.opens += 1
                 return state.backing_id
@@ -78,6 +91,29 @@ class Attachments:
                 backing_id = self._try_register(inode, descriptor, writes=writes)
             inode.io = _Io(backing_id)
             return backing_id
+
+    def change(self, inode: Inode, descriptor: int, *, writes: bool, bypasses: bool) -> int:
+        """Let the opens of *inode* bypass, or not, if there is only one; returns its backing id.
+
+        That one has just been opened and its open has not been answered.
+        """
+        with self._lock:
+            state = inode.io
+            if not isinstance(state, _Io) or state.opens > 1 or bool(state.backing_id) == bypasses:
+                return state.backing_id if isinstance(state, _Io) else 0
+            if bypasses and self._register is not None:
+                state.backing_id = self._try_register(inode, descriptor, writes=writes)
+                state.wished = bool(state.backing_id)
+            elif state.backing_id and self._release is not None:
+                self.registered -= 1
+                self._release(state.backing_id)
+                state.backing_id = 0
+            return state.backing_id
+
+    def backing_id(self, inode: Inode) -> int:
+        """The backing id of an open inode's opens, 0 if they do not bypass."""
+        state = inode.io
+        return state.backing_id if isinstance(state, _Io) else 0
 
     def released(self, inode: Inode) -> None:
         """Count a release; the last one gives the backing id back."""

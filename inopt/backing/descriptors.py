@@ -11,9 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections import OrderedDict, deque
+from contextlib import suppress
 from typing import Final, Protocol
 
 # What a daemon holds besides: the device and its clones, logs, sockets, trio's own, the root.
@@ -29,14 +28,21 @@ class Worker(Protocol):
     busy: bool
 
 
-class Visitor:
-    """A worker for a moment: somebody beside the readers."""
+class Use:
+    """Whoever uses cached descriptors and is no reader: protected until the ``with`` ends."""
 
-    __slots__ = ("busy", "epoch")
+    __slots__ = ("_cache", "busy", "epoch")
 
-    def __init__(self, epoch: int) -> None:
-        self.epoch = epoch
-        self.busy = True
+    def __init__(self, cache: DescriptorCache) -> None:
+        self._cache = cache
+        self.busy = False
+        self.epoch = 0
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, *_: object) -> None:
+        self._cache.end_use(self)
 
 
 class DescriptorCache:
@@ -46,11 +52,12 @@ class DescriptorCache:
     inodes hold (`held`) is taken out of the cache's share.
     """
 
-    __slots__ = ("_cached", "_retired", "budget", "epoch", "held", "limit", "workers")
+    __slots__ = ("_cached", "_idle", "_retired", "budget", "epoch", "held", "limit", "workers")
 
     def __init__(self, budget: int) -> None:
         self._cached: OrderedDict[int, int] = OrderedDict()
-        self._retired: list[tuple[int, int]] = []
+        self._retired: deque[tuple[int, int]] = deque()
+        self._idle: list[Use] = []
         self.budget = budget
         self.limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self.held = 0
@@ -74,17 +81,6 @@ class DescriptorCache:
         if self.held >= self.limit - RESERVED - _SMALLEST_CACHE:
             raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
         self.held += 1
-
-    @contextmanager
-    def visiting(self) -> Iterator[None]:
-        """In the body, a thread that is no reader may use descriptors. Keep it short."""
-        visitor = Visitor(self.epoch)
-        self.workers.append(visitor)
-        try:
-            yield
-        finally:
-            # Another list: readers may be going through this one.
-            self.workers = [worker for worker in self.workers if worker is not visitor]
 
     def get(self, nodeid: int) -> int:
         """The cached descriptor, or -1."""
@@ -115,6 +111,27 @@ class DescriptorCache:
         self.epoch += 1
         self._retired.append((self.epoch, descriptor))
 
+    def use(self) -> Use:
+        """For ``with``: no descriptor that is got in the body is closed before its end.
+
+        Readers do not need it while they serve a request: they are workers themselves.
+        """
+        try:
+            use = self._idle.pop()
+        except IndexError:
+            use = Use(self)
+            self.workers.append(use)
+        use.epoch = self.epoch
+        use.busy = True
+        return use
+
+    def end_use(self, use: Use) -> None:
+        """Called by *use* at its end."""
+        use.busy = False
+        self._idle.append(use)
+        if self._retired:
+            self.close_retired()
+
     @property
     def retired(self) -> int:
         """How many descriptors wait to be closed."""
@@ -129,8 +146,11 @@ class DescriptorCache:
             (worker.epoch for worker in self.workers if worker.busy and worker is not finished),
             default=self.epoch,
         )
-        retired, self._retired = self._retired, []
-        for epoch, descriptor in retired:
+        for _ in range(len(self._retired)):
+            try:
+                epoch, descriptor = self._retired.popleft()
+            except IndexError:
+                return  # another thread closes, too
             if epoch <= oldest:
                 os.close(descriptor)
             else:

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import itertools
 import os
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from inopt import syscalls
 from inopt.backing.inodes import Inode
@@ -24,10 +24,12 @@ class OpenFile:
     """One open of a regular file.
 
     ``descriptor`` is -1 while nothing needs one: a bypassed open costs the daemon none.
-    ``groups`` are those with which its opener changes the file (`caller.groups_for`).
+    ``groups`` are those with which its opener changes the file (`caller.groups_for`);
+    ``reply_flags`` are the ``FOPEN_*`` flags it was answered with; ``user`` is the state of a
+    user's handler. ``opener`` is who opened it, where requests do not tell who writes (pyfuse3).
     """
 
-    __slots__ = ("descriptor", "flags", "groups", "inode")
+    __slots__ = ("descriptor", "flags", "groups", "inode", "opener", "reply_flags", "user")
 
     def __init__(
         self, inode: Inode, flags: int, descriptor: int, groups: tuple[int, ...] = ()
@@ -36,6 +38,9 @@ class OpenFile:
         self.flags = flags
         self.descriptor = descriptor
         self.groups = groups
+        self.reply_flags = 0
+        self.user: Any = None
+        self.opener: Any = None
 
     def fileno(self, tree: Tree) -> int:
         """A descriptor of the backing file with this open's access mode."""
@@ -152,6 +157,10 @@ class Handles(Generic[Opened]):
             return self._opened[handle]
         except KeyError:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF)) from None
+
+    def get_or_none(self, handle: int) -> Opened | None:
+        """What *handle* names, None for a handle that is not open."""
+        return self._opened.get(handle)
 
     def remove(self, handle: int) -> Opened | None:
         """Take *handle* out of the table."""

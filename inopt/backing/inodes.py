@@ -30,7 +30,8 @@ class Inode:
     ``number`` is the ``st_ino`` to report. ``descriptor`` is -1 unless the inode is pinned: it
     has no name any more, or its filesystem has no file handles. ``io`` is the state of its opens,
     which belongs to `inopt.backing.attach`; ``position`` and ``plan`` are what the policy makes of
-    it, which belongs to `inopt.handlers.placement`.
+    it, which belongs to `inopt.handlers.placement`; ``never_bypass`` and ``user`` are the wish and
+    the state of a user's handler.
     """
 
     __slots__ = (
@@ -41,10 +42,12 @@ class Inode:
         "io",
         "is_directory",
         "lookups",
+        "never_bypass",
         "nodeid",
         "number",
         "plan",
         "position",
+        "user",
     )
 
     def __init__(
@@ -68,6 +71,8 @@ class Inode:
         self.io: object | None = None
         self.position: Any = None
         self.plan: Any = None
+        self.never_bypass = False
+        self.user: Any = None
 
     def __repr__(self) -> str:
         return f"<Inode {self.nodeid} generation {self.generation} lookups {self.lookups}>"
@@ -128,6 +133,10 @@ class InodeTable:
             return self._inodes[nodeid]
         except KeyError:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+
+    def get_or_none(self, nodeid: int) -> Inode | None:
+        """The inode of *nodeid*, None for one that is not known."""
+        return self._inodes.get(nodeid)
 
     def find(self, key: Key) -> Inode | None:
         """The inode of *key*, if it is known; its lookup count stays."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Final
 
 import click
 import msgspec
+import pyfuse3
 
 from inopt.exceptions import UsageError
 from inopt.handlers.load import load_handlers
+from inopt.handlers.running import methods_of, served_by
 from inopt.ops import Op
 from inopt.policy.linting.against import against
 from inopt.policy.linting.findings import Finding, Level, counted, in_order, level_of
@@ -92,27 +95,32 @@ def _check(name: str, tree: str | None, handlers: str | None) -> _Checked:
     except PolicyError as error:
         return _Checked(name, count, _problems("INO002", error))
     findings: list[Finding] = []
-    handled_by = _handled_by(loaded, handlers, findings)
-    findings += lint(rules, handled_by)
+    handler_class = _handler_class(loaded, handlers, findings)
+    if handler_class is not None:
+        findings += lint(rules, served_by(handler_class), methods_of(handler_class))
+    else:
+        # If it could not be loaded, nothing more is said of handlers.
+        findings += lint(rules, frozenset(Op) if findings else None)
     if tree is not None:
         findings += against(rules, Path(tree))
     return _Checked(name, count, in_order(findings, loaded.files))
 
 
-def _handled_by(
+def _handler_class(
     loaded: Loaded, handlers: str | None, findings: list[Finding]
-) -> frozenset[Op] | None:
-    """What the handler class serves. If it cannot be loaded, nothing more is said of handlers."""
+) -> type[pyfuse3.Operations] | None:
+    """The handler class, if there is one. That it cannot be loaded is a finding."""
     reference = handlers or loaded.policy.handlers
     if reference is None:
         return None
+    folders = (os.getcwd(), os.path.dirname(os.path.abspath(loaded.path)))
     try:
-        return load_handlers(reference).opcodes
+        return load_handlers(reference, folders)
     except UsageError as error:
         if handlers:
             raise
         findings.append(_finding("INO003", loaded.place("handlers"), str(error)))
-        return frozenset(Op)
+        return None
 
 
 def _problems(code: str, error: PolicyError) -> list[Finding]:

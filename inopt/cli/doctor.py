@@ -21,7 +21,7 @@ from inopt.backing.examine import any_regular_file, examine
 from inopt.exceptions import InoptError, UsageError
 from inopt.kernel.negotiate import choose_dialect
 from inopt.kernel.probe import Abilities, probe
-from inopt.session.session import DEFAULT_BUDGET
+from inopt.session.settings import DEFAULT_BUDGET
 
 _COLORS: Final = {"ok": "green", "note": "yellow", "problem": "red"}
 

@@ -21,6 +21,7 @@ from inopt.cli.explain_view import show_matrix, show_reports, view
 from inopt.cli.stats import control_path_of
 from inopt.exceptions import InoptError, UsageError
 from inopt.handlers.load import load_handlers
+from inopt.handlers.running import served_by
 from inopt.kernel.dialects import Tier
 from inopt.kernel.probe import probe
 from inopt.ops import Op, OpsMask
@@ -32,7 +33,7 @@ from inopt.policy.explaining.subjects import Subject, make_up, names_of, path_te
 from inopt.policy.facts import TYPES
 from inopt.policy.linting.findings import Level
 from inopt.policy.linting.linter import lint
-from inopt.policy.load import load_policy, shipped_policies
+from inopt.policy.load import Loaded, load_policy, shipped_policies
 from inopt.policy.rules import compile_rules
 from inopt.session import control
 
@@ -132,7 +133,7 @@ def _of_policy(names: Sequence[str], request: _Request) -> dict[str, Any]:
         notes.append(
             f"the policy requires tier '{required.label}': it is not mounted with '{tier.label}'"
         )
-    handled = _handled(loaded.policy.handlers, notes)
+    handled = _handled(loaded, notes)
     errors = [each for each in lint(rules, handled) if each.level is Level.ERROR]
     if errors:
         notes.append(f"it cannot be mounted as it is: see 'inopt check' ({errors[0].code})")
@@ -180,12 +181,14 @@ def _tier(asked: Tier | None) -> tuple[Tier, str, list[str]]:
     return Tier.NONE, "kernel", ["this kernel has no bypass: see 'inopt doctor'"]
 
 
-def _handled(reference: str | None, notes: list[str]) -> frozenset[Op] | None:
+def _handled(loaded: Loaded, notes: list[str]) -> frozenset[Op] | None:
     """The opcodes that the handlers serve; None if there are no handlers."""
+    reference = loaded.policy.handlers
     if reference is None:
         return None
     try:
-        return load_handlers(reference).opcodes
+        folders = (os.getcwd(), os.path.dirname(os.path.abspath(loaded.path)))
+        return served_by(load_handlers(reference, folders))
     except UsageError as error:
         notes.append(f"taken to serve everything: {error}")
         return frozenset(Op)

@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import click
 import msgspec
@@ -18,7 +18,9 @@ from inopt.kernel.mounts import require_privilege
 from inopt.kernel.options import parse_options
 from inopt.policy.load import load_policy, shipped_policies
 from inopt.session import logs, places
-from inopt.session.session import DEFAULT_BUDGET, DEFAULT_READERS, Settings, run
+from inopt.session.elsewhere import serve_on_pyfuse3
+from inopt.session.running import run
+from inopt.session.settings import DEFAULT_BUDGET, DEFAULT_READERS, NO_SOURCE, Settings
 
 
 class _Report(msgspec.Struct):
@@ -26,6 +28,9 @@ class _Report(msgspec.Struct):
 
     code: int
     message: str = ""
+
+
+_Serve: TypeAlias = Callable[[Settings, Callable[[], None]], None]
 
 
 def _complete_policy(_context: Any, _parameter: Any, incomplete: str) -> list[str]:
@@ -61,6 +66,24 @@ def _complete_policy(_context: Any, _parameter: Any, incomplete: str) -> list[st
     help="Most reader threads; more than one only while one is stuck in a system call.",
 )
 @click.option(
+    "--handlers",
+    metavar="MODULE:CLASS",
+    help="The class that serves what is handled.  [default: the policy's own]",
+)
+@click.option(
+    "--transport",
+    type=click.Choice(["kernel", "pyfuse3"]),
+    default="kernel",
+    show_default=True,
+    help="Serve the kernel directly, or through pyfuse3: no privileges, no bypass.",
+)
+@click.option(
+    "--handler-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Name a handler in the log that does not answer for so long.",
+)
+@click.option(
     "--log-format", type=click.Choice(["console", "json"]), default="console", show_default=True
 )
 @click.option("--log-level", type=click.Choice(logs.LEVELS), default="info", show_default=True)
@@ -78,6 +101,9 @@ def mount(
     options: tuple[str, ...],
     fd_budget: int | None,
     readers: int,
+    handlers: str | None,
+    transport: str,
+    handler_timeout: float | None,
     log_format: str,
     log_level: str,
     log_file: str | None,
@@ -85,21 +111,28 @@ def mount(
     """Mount SOURCE at MOUNTPOINT under POLICY (a file, or the name of a shipped policy)."""
     settings = Settings(
         # Before the daemon changes its directory; an empty path stays one, to be refused.
-        source=os.path.abspath(source) if source else "",
+        source=os.path.abspath(source) if source not in ("", NO_SOURCE) else source,
         mountpoint=os.path.abspath(mountpoint) if mountpoint else "",
         policy=load_policy(policy),
         tier=None if tier == "auto" else Tier[tier.upper()],
         options=parse_options(options),
         fd_budget=fd_budget,
         readers=readers,
+        handlers=handlers,
+        handler_timeout=handler_timeout,
+        directory=os.getcwd(),
     )
-    require_privilege()
+    serve: _Serve = _run
+    if transport == "pyfuse3":
+        serve = serve_on_pyfuse3
+    else:
+        require_privilege()
     if foreground:
         logs.configure(sys.stderr, log_format, log_level)
-        _run(settings, lambda: None)
+        serve(settings, lambda: None)
     else:
         log_path = _writable_log(log_file) if log_file else None
-        _run_in_background(settings, log_path, log_format, log_level)
+        _run_in_background(serve, settings, log_path, log_format, log_level)
 
 
 def _writable_log(path: str) -> str:
@@ -131,7 +164,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 
 def _run_in_background(
-    settings: Settings, log_path: str | None, log_format: str, log_level: str
+    serve: _Serve, settings: Settings, log_path: str | None, log_format: str, log_level: str
 ) -> None:
     reading, writing = os.pipe()
     if os.fork():
@@ -139,7 +172,7 @@ def _run_in_background(
         _wait_for_daemon(reading)
         return
     os.close(reading)
-    _daemon(settings, writing, log_path, log_format, log_level)
+    _daemon(serve, settings, writing, log_path, log_format, log_level)
 
 
 def _wait_for_daemon(reading: int) -> None:
@@ -155,7 +188,12 @@ def _wait_for_daemon(reading: int) -> None:
 
 
 def _daemon(
-    settings: Settings, writing: int, log_path: str | None, log_format: str, log_level: str
+    serve: _Serve,
+    settings: Settings,
+    writing: int,
+    log_path: str | None,
+    log_format: str,
+    log_level: str,
 ) -> NoReturn:
     code = 0
     own_log = log_path is None
@@ -174,7 +212,7 @@ def _daemon(
                 os.write(writing, msgspec.json.encode(_Report(0)))
                 os.close(writing)
 
-            _run(settings, ready)
+            serve(settings, ready)
     except BaseException as error:
         code = error.exit_code if isinstance(error, InoptError) else 1
         message = (

@@ -38,13 +38,23 @@ _ALWAYS: Final = int(
     | InitFlag.HAS_EXPIRE_ONLY
 )
 
+_NOT_OF_LIBFUSE: Final = int(
+    InitFlag.HANDLE_KILLPRIV_V2
+    | InitFlag.DONT_MASK
+    | InitFlag.CACHE_SYMLINKS
+    | InitFlag.READDIRPLUS_AUTO
+    | InitFlag.CREATE_SUPP_GROUP
+)
+
 
 class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     """What the user wants of the session.
 
     ``tier`` None means the best there is. ``max_stack_depth`` is 1 or 2: how deep a stack of
     filesystems the mount becomes part of, and 2 lets an overlayfs be the backing tree.
-    ``export``: lookups of ``.`` work. ``cache_symlinks``: everybody may know a link's target.
+    ``export``: lookups of ``.`` work. ``like_libfuse``: for a filesystem that knows nothing of the
+    newer duties (removing set-id bits, applying the umask). ``cache_symlinks``: everybody may
+    know a link's target.
     """
 
     tier: Tier | None = None
@@ -52,6 +62,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     writeback_cache: bool = False
     max_stack_depth: int = 1
     export: bool = True
+    like_libfuse: bool = False
     cache_symlinks: bool = True
 
 
@@ -94,6 +105,8 @@ def negotiate(offer: Init, wishes: Wishes, *, privileged: bool) -> Terms:
         asked |= InitFlag.POSIX_ACL
     if wishes.export:
         asked |= InitFlag.EXPORT_SUPPORT
+    if wishes.like_libfuse:
+        asked &= ~_NOT_OF_LIBFUSE
     if not wishes.cache_symlinks:
         asked &= ~InitFlag.CACHE_SYMLINKS
     if wishes.writeback_cache and dialect.tier is Tier.NONE:

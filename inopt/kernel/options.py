@@ -93,6 +93,11 @@ class MountOptions(msgspec.Struct, frozen=True, kw_only=True):
         """Whether access times stay as they are."""
         return bool(self.flags & MS_NOATIME)
 
+    def words(self) -> list[str]:
+        """The flags as words, for who mounts by words: ``suid`` and ``dev`` are said, too."""
+        words = [word for word, flag in _SET.items() if self.flags & flag]
+        return words + [word for word in ("suid", "dev") if not self.flags & _CLEAR[word]]
+
     @property
     def open_flags(self) -> int:
         """The flags of open(2) that do for the backing files what the options ask for."""

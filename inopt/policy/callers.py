@@ -45,6 +45,15 @@ class Caller:
             return _UNKNOWN
 
     @property
+    def comm(self) -> str:
+        """Its command name (proc(5), ``comm``), empty if unknown."""
+        try:
+            with open(f"/proc/{self.pid}/comm", encoding="utf-8", errors="replace") as line:
+                return line.read().rstrip("\n") if self.pid else _UNKNOWN
+        except OSError:
+            return _UNKNOWN
+
+    @property
     def cgroup(self) -> str:
         """The path of its control group (version 2), empty if unknown."""
         try:

@@ -15,6 +15,7 @@ from inopt import syscalls
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import key_of
 from inopt.exceptions import UsageError
+from inopt.handlers.running import served_by
 from inopt.handlers.serve import Context
 from inopt.kernel.negotiate import Terms
 from inopt.policy.compiled import CompiledPolicy, Joint
@@ -62,7 +63,8 @@ def explain(
             inode = _known(context, found[-1])
             live = _live(policy, inode)
             subjects = [*found[:-1], _placed(policy, found[-1], inode)]
-            handled = prepared.handler_class.opcodes if prepared.handler_class else frozenset()
+            handler_class = prepared.handler_class
+            handled = served_by(handler_class) if handler_class is not None else frozenset()
             report = report_on(policy, subjects, identity, handled)
             report = msgspec.structs.replace(report, live=msgspec.structs.asdict(live))
     except OSError as error:

@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -23,7 +23,7 @@ from inopt.handlers.gate import Gate, Substitute
 from inopt.handlers.serve import Context, Serve, undo
 from inopt.kernel.device import Device
 from inopt.kernel.negotiate import READ_BUFFER
-from inopt.ops import NO_REPLY, Op, op_name
+from inopt.ops import NO_REPLY, OPCODE_LIMIT, Op, op_name
 from inopt.session.stats import Counts
 from inopt.wire import replies, requests
 from inopt.wire.bodies import Header, Interrupt
@@ -39,6 +39,28 @@ _WITHDRAWN: Final = frozenset({errno.ENOENT, errno.EINTR, errno.EAGAIN})
 _ENDED: Final = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.EBADF})
 _LARGEST_ERRNO: Final = 511
 _COPIED: Final = 8192  # up to so many bytes, joining header and payload beats writev(2)
+
+
+def take_signal() -> bool:
+    """Let the signal do nothing where it would end the process; False if that cannot be done."""
+    if signal.getsignal(INTERRUPT_SIGNAL) is not signal.SIG_DFL:
+        return True
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    signal.signal(INTERRUPT_SIGNAL, lambda *_: None)
+    return True
+
+
+class Observer(Protocol):
+    """Who is told of requests: see `inopt.testing.capture_requests`. Called by many threads."""
+
+    def began(self, header: Header, body: Any, route: str) -> None:
+        """A request is about to be served; one that is denied does not begin."""
+        ...
+
+    def ended(self, header: Header, body: Any, route: str, number: int) -> None:
+        """It is answered, with an errno or 0. *body* is None if a task does so."""
+        ...
 
 
 class Reader(threading.Thread):
@@ -89,7 +111,7 @@ class Reader(threading.Thread):
             self.busy = True
             if loop.watch_sleeps:
                 loop.wake_watch()
-            self._answer(descriptor, buffer, received)
+            self._answer(buffer, received)
             self.busy = False
             self.served += 1
             if cache.retired:
@@ -97,7 +119,7 @@ class Reader(threading.Thread):
             if loop.crowded and not loop.keep_reading(self):
                 return
 
-    def _answer(self, descriptor: int, buffer: bytearray, received: int) -> None:
+    def _answer(self, buffer: bytearray, received: int) -> None:
         loop = self._loop
         try:
             header = requests.decode_header(buffer, received)
@@ -109,80 +131,75 @@ class Reader(threading.Thread):
         self.opcode = opcode
         self.unique = header.unique
         payload: bytes | None
+        body: Any = None
+        counted = self.counts.daemon
         try:
             body = loop.decoder.decode(header, buffer)
             serve = loop.table[opcode]
             gate = loop.gates[opcode]
-            counted = self.counts.daemon
             if gate is not None:
                 handler = gate(header, body)
                 if handler is not None:
                     serve = handler
                     if not isinstance(handler, Substitute):
                         counted = self.counts.handler
+            if loop.observer is not None:
+                loop.observer.began(header, body, self._route(counted))
             payload = loop.special(header, body) if serve is None else serve(header, body)
         except DeniedError as error:
-            self._fail(descriptor, header, error.errno or errno.EACCES, denied=True)
+            self._fail(header, body, error.errno or errno.EACCES, self.counts.denied)
             return
         except OSError as error:
-            self._fail(descriptor, header, error.errno or errno.EIO)
+            self._fail(header, body, error.errno or errno.EIO, counted)
             return
         except WireError as error:
             _log.warning("request refused", opcode=op_name(opcode), error=str(error))
-            self._fail(descriptor, header, error.errno)
+            self._fail(header, body, error.errno, counted)
             return
         except Exception:
             _log.exception("request failed", opcode=op_name(opcode), nodeid=header.nodeid)
-            self._fail(descriptor, header, errno.EIO)
+            self._fail(header, body, errno.EIO, counted)
             return
         counted[opcode] += 1
-        if payload is None:
-            return
-        try:
-            if len(payload) <= _COPIED:
-                os.write(descriptor, replies.message(header.unique, payload))
-            else:
-                head = replies.header(header.unique, len(payload))
-                os.writev(descriptor, (head, payload))
-        except OSError as error:
-            self._refused(header, payload, error)
+        if loop.observer is not None and (payload is not None or opcode in NO_REPLY):
+            loop.observer.ended(header, body, self._route(counted), 0)
+        if payload is not None:
+            loop.send(header, payload)
 
-    def _fail(self, descriptor: int, header: Header, number: int, *, denied: bool = False) -> None:
+    def _route(self, counted: list[int]) -> str:
+        if counted is self.counts.daemon:
+            return "daemon"
+        return "handler" if counted is self.counts.handler else "denied"
+
+    def _fail(self, header: Header, body: Any, number: int, counted: list[int]) -> None:
         opcode = header.opcode
-        if opcode < len(self.counts.daemon):
-            if denied:
-                self.counts.denied[opcode] += 1
-            else:
-                self.counts.daemon[opcode] += 1
+        if self._loop.observer is not None:
+            self._loop.observer.ended(header, body, self._route(counted), number)
+        if opcode < len(counted):
+            counted[opcode] += 1
+            if counted is not self.counts.denied:
                 self.counts.errors[opcode] += 1
-        if opcode in NO_REPLY:
-            return
-        if not 0 < number <= _LARGEST_ERRNO:
-            number = errno.EIO
-        try:
-            os.write(descriptor, replies.error(header.unique, number))
-        except OSError as error:
-            self._refused(header, b"", error)
+        if opcode not in NO_REPLY:
+            self._loop.send_error(header, number)
 
-    def _refused(self, header: Header, payload: bytes, error: OSError) -> None:
-        """The kernel did not take a reply: what it gave must be taken back."""
-        if payload:
-            undo(self._loop.context, header.opcode, payload)
-        if error.errno not in _WITHDRAWN and error.errno not in _ENDED:
-            _log.error(
-                "the kernel refused a reply",
-                opcode=op_name(header.opcode),
-                nodeid=header.nodeid,
-                length=len(payload),
-                error=error.strerror,
-            )
+
+def _tell(header: Header, length: int, error: OSError) -> None:
+    if error.errno not in _WITHDRAWN and error.errno not in _ENDED:
+        _log.error(
+            "the kernel refused a reply",
+            opcode=op_name(header.opcode),
+            nodeid=header.nodeid,
+            length=length,
+            error=error.strerror,
+        )
 
 
 class Loop:
     """The readers of one session, and the watch that adds some while others are stuck.
 
-    *table* has the function that serves each opcode, *gates* what the policy says to it first;
-    *limit* is the largest number of readers.
+    *table* has the function that serves each opcode; *limit* is the largest number of readers.
+    ``gates`` is what the policy says to a request first, and may be replaced at any time.
+    ``observer``, if there is one, is told of every request.
     *ended* is called from the last reader's thread when the kernel has ended the session.
     """
 
@@ -192,7 +209,6 @@ class Loop:
         decoder: requests.Decoder,
         context: Context,
         table: list[Serve | None],
-        gates: list[Gate | None],
         limit: int,
         ended: Callable[[], None],
     ) -> None:
@@ -200,11 +216,15 @@ class Loop:
         self.decoder = decoder
         self.context = context
         self.table = table
-        self.gates = gates
+        self.gates: list[Gate | None] = [None] * OPCODE_LIMIT
+        self.observer: Observer | None = None
+        self.interrupt_task: Callable[[int], None] | None = None
+        self.task_counts = Counts()
         self.limit = limit
         self.readers: list[Reader] = []
         self.crowded = False
         self.watch_sleeps = True
+        self._may_signal = True
         self._ended = ended
         self._closing = False
         self._lock = threading.Lock()
@@ -213,13 +233,14 @@ class Loop:
 
     def start(self) -> None:
         """Start serving."""
+        self._may_signal = take_signal()
         self._add_reader()
         self._watch.start()
 
     @property
     def counts(self) -> list[Counts]:
-        """The counts of all readers that there have been."""
-        return [reader.counts for reader in self.readers]
+        """The counts of the tasks, and of all readers that there have been."""
+        return [self.task_counts, *(reader.counts for reader in self.readers)]
 
     @property
     def active(self) -> int:
@@ -231,6 +252,45 @@ class Loop:
         self.readers.append(reader)
         self.context.tree.descriptors.workers.append(reader)
         reader.start()
+
+    # --- answers -------------------------------------------------------------------------------
+
+    def send(self, header: Header, payload: bytes) -> None:
+        """Answer a request. What the kernel does not take is taken back."""
+        descriptor = self.device.descriptor
+        try:
+            if len(payload) <= _COPIED:
+                os.write(descriptor, replies.message(header.unique, payload))
+            else:
+                head = replies.header(header.unique, len(payload))
+                os.writev(descriptor, (head, payload))
+        except OSError as error:
+            if payload:
+                undo(self.context, header.opcode, payload)
+            _tell(header, len(payload), error)
+
+    def send_error(self, header: Header, number: int) -> None:
+        """Answer a request with an errno."""
+        if not 0 < number <= _LARGEST_ERRNO:
+            number = errno.EIO
+        try:
+            os.write(self.device.descriptor, replies.error(header.unique, number))
+        except OSError as error:
+            _tell(header, 0, error)
+
+    def reply(self, header: Header, payload: bytes) -> None:
+        """Answer a request that a task has served."""
+        if self.observer is not None:
+            self.observer.ended(header, None, "handler", 0)
+        self.send(header, payload)
+
+    def refuse(self, header: Header, number: int) -> None:
+        """Answer a request that a task could not serve."""
+        if self.observer is not None:
+            self.observer.ended(header, None, "handler", number)
+        self.task_counts.errors[header.opcode] += 1
+        if header.opcode not in NO_REPLY:
+            self.send_error(header, number)
 
     # --- requests that are about the session ---------------------------------------------------
 
@@ -244,7 +304,9 @@ class Loop:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     def _interrupt(self, unique: int) -> None:
-        for reader in self.readers:
+        if self.interrupt_task is not None:
+            self.interrupt_task(unique)
+        for reader in self.readers if self._may_signal else ():
             if reader.busy and reader.unique == unique and reader.ident is not None:
                 signal.pthread_kill(reader.ident, INTERRUPT_SIGNAL)
 

@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 import msgspec
+import pyfuse3
 import structlog
 
+from inopt.backing.filesystems import ignores_case
+from inopt.backing.tree import Tree
 from inopt.exceptions import UsageError
+from inopt.handlers.answers import Answers
+from inopt.handlers.base import Handlers
+from inopt.handlers.daemon import Daemon
 from inopt.handlers.gate import Gate, gates
-from inopt.handlers.load import HandlerClass, load_handlers
+from inopt.handlers.load import load_handlers
+from inopt.handlers.reach import Backing, SessionReach
+from inopt.handlers.running import handler_table, methods_of, served_by
 from inopt.handlers.serve import Context, Serve, operations
+from inopt.handlers.stock import stock_table
+from inopt.handlers.tasks import Tasks
 from inopt.kernel.dialects import Tier
 from inopt.kernel.negotiate import Terms
-from inopt.ops import OPCODE_LIMIT, OpsMask
+from inopt.ops import OPCODE_LIMIT, Op, OpsMask
 from inopt.policy.compiled import CompiledPolicy
 from inopt.policy.linting.findings import Finding, Level
 from inopt.policy.linting.linter import lint
 from inopt.policy.load import Loaded
 from inopt.policy.rules import Rules, compile_rules
+from inopt.session.settings import OF_THE_HANDLERS, Settings
+from inopt.wire.uapi import InitFlag
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
@@ -26,12 +39,14 @@ _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 class Prepared(msgspec.Struct, frozen=True):
     """A policy that is known to be enforceable, with the class that serves what is handled.
 
+    ``handlers`` is an object of that class, where the embedding program has made one.
     ``findings``: the warnings and notes of the linter.
     """
 
     loaded: Loaded
     rules: Rules
-    handler_class: HandlerClass | None
+    handler_class: type[pyfuse3.Operations] | None = None
+    handlers: pyfuse3.Operations | None = None
     findings: tuple[Finding, ...] = ()
 
     def log_findings(self) -> None:
@@ -42,16 +57,31 @@ class Prepared(msgspec.Struct, frozen=True):
             tell(str(finding))
 
 
-def prepare(loaded: Loaded) -> Prepared:
-    """Make a policy ready for a mount. Raises `UsageError` for one that cannot be enforced."""
-    reference = loaded.policy.handlers
-    handler_class = load_handlers(reference) if reference else None
+def prepare(loaded: Loaded, settings: Settings) -> Prepared:
+    """Make a policy ready for a mount. Raises `UsageError` for one that cannot be enforced.
+
+    Handlers that *settings* has take the place of the policy's own.
+    """
+    handlers = settings.handlers_object
+    reference = settings.handlers or loaded.policy.handlers
+    handler_class: type[pyfuse3.Operations] | None = None
+    if handlers is not None:
+        handler_class = type(handlers)
+    elif reference is not None:
+        folders = (settings.directory, os.path.dirname(os.path.abspath(loaded.path)))
+        handler_class = load_handlers(reference, folders)
     rules = compile_rules(loaded)
-    findings = lint(rules, handler_class.opcodes if handler_class is not None else None)
+    if handler_class is None:
+        findings = lint(rules, None)
+    else:
+        findings = lint(rules, served_by(handler_class), methods_of(handler_class))
+    if loaded.path == OF_THE_HANDLERS:
+        # It names whole words (create is tmpfile, too); the rest of them is the daemon's.
+        findings = [finding for finding in findings if finding.code != "INO112"]
     errors = [str(finding) for finding in findings if finding.level is Level.ERROR]
     if errors:
         raise UsageError("\n".join(errors))
-    return Prepared(loaded, rules, handler_class, tuple(findings))
+    return Prepared(loaded, rules, handler_class, handlers, tuple(findings))
 
 
 def compile_for(prepared: Prepared, terms: Terms) -> CompiledPolicy:
@@ -59,24 +89,104 @@ def compile_for(prepared: Prepared, terms: Terms) -> CompiledPolicy:
     return CompiledPolicy(prepared.rules, reads_and_writes=terms.tier >= Tier.RW, kernel=OpsMask())
 
 
+def require_case(prepared: Prepared, tree: Tree, source: str) -> None:
+    """Raise `UsageError` where path rules could be got round by another spelling of a name."""
+    if prepared.rules.by_path and ignores_case(tree.root.descriptor):
+        raise UsageError(
+            f"source '{source}': its filesystem finds names whatever their case, so the path rules "
+            f"of {prepared.loaded.path} could be got round: use a case-sensitive filesystem, or a "
+            "policy without 'path'"
+        )
+
+
+def require_links(prepared: Prepared, terms: Terms) -> None:
+    """Raise `UsageError` for a policy that tells links to some only, if the kernel caches them."""
+    if terms.has(InitFlag.CACHE_SYMLINKS) and prepared.rules.depends(Op.READLINK):
+        raise UsageError(
+            f"{prepared.loaded.path}: who may read a symbolic link depends on the caller or on "
+            "facts, but the kernel caches links since this mount was made: unmount, and mount again"
+        )
+
+
+def require_tier(loaded: Loaded, terms: Terms) -> None:
+    """Raise `UsageError` for a policy that demands more than the kernel gives."""
+    required = Tier[loaded.policy.require.upper()]
+    if terms.tier < required:
+        raise UsageError(
+            f"{loaded.path}: requires tier '{required.label}', but this kernel gives "
+            f"'{terms.tier.label}': see 'inopt doctor'"
+        )
+
+
+def is_stock(prepared: Prepared) -> bool:
+    """Whether the handlers are a filesystem of their own, written for pyfuse3."""
+    handler_class = prepared.handler_class
+    return handler_class is not None and not issubclass(handler_class, Handlers)
+
+
 class Policing:
     """What a session asks for each request: `table` by opcode, and before it `gates`."""
 
-    def __init__(self, context: Context, prepared: Prepared) -> None:
+    def __init__(
+        self, context: Context, prepared: Prepared, tasks: Tasks, reach: SessionReach
+    ) -> None:
         self._context = context
+        self._tasks = tasks
+        self._reach = reach
+        self._daemon = Daemon(context)
         self.table: list[Serve | None] = operations(context)
+        self.gates: list[Gate | None] = [None] * OPCODE_LIMIT
         self.prepared = prepared
-        self.gates: list[Gate | None] = gates(context, self.table, self._handlers(prepared))
+        self.handlers: pyfuse3.Operations | None = None
 
-    def _handlers(self, prepared: Prepared) -> list[Serve | None]:
-        if prepared.handler_class is None:
+    async def start(self) -> None:
+        """Make the handlers and let them begin."""
+        self.handlers = await self._make(self.prepared)
+        if self.handlers is not None and is_stock(self.prepared):
+            self.table[:] = stock_table(self.handlers, self._context, self._tasks)
+            return
+        self.gates = gates(self._context, self.table, self._functions(self.handlers))
+
+    async def stop(self) -> None:
+        """Nothing will be asked any more."""
+        if isinstance(self.handlers, Handlers):
+            await self.handlers.stopped()
+
+    async def _make(self, prepared: Prepared) -> pyfuse3.Operations | None:
+        handlers = prepared.handlers
+        if handlers is None and prepared.handler_class is not None:
+            handlers = prepared.handler_class()
+        if isinstance(handlers, Handlers):
+            handlers.daemon = self._daemon
+            handlers.backing = Backing(self._context)
+            handlers.session = self._reach
+            await handlers.started(self._reach)
+        elif handlers is not None:
+            handlers.init()
+        return handlers
+
+    def _functions(self, handlers: pyfuse3.Operations | None) -> list[Serve | None]:
+        if handlers is None:
             return [None] * OPCODE_LIMIT
-        return prepared.handler_class(self._context, self.table).table()
+        return handler_table(handlers, Answers(self._context), self._tasks)
 
-    def replace(self, prepared: Prepared, policy: CompiledPolicy) -> list[Gate | None]:
-        """Go by another policy from now on; returns its gates. If this fails, nothing changes."""
-        handlers = self._handlers(prepared)
+    async def replace(self, prepared: Prepared, policy: CompiledPolicy) -> list[Gate | None]:
+        """Go by another policy from now on; returns its gates. If this fails, nothing changes.
+
+        Handlers of the same class go on as they are.
+        """
+        if is_stock(self.prepared) or is_stock(prepared):
+            raise UsageError(
+                f"{prepared.loaded.path}: a filesystem written for pyfuse3 serves everything "
+                "itself: unmount, and mount again"
+            )
+        earlier, handlers = self.handlers, self.handlers
+        if prepared.handler_class is not self.prepared.handler_class:
+            handlers = await self._make(prepared)
+        functions = self._functions(handlers)
         self._context.placement.adopt(policy)
-        self.gates = gates(self._context, self.table, handlers)
-        self.prepared = prepared
+        self.gates = gates(self._context, self.table, functions)
+        self.prepared, self.handlers = prepared, handlers
+        if isinstance(earlier, Handlers) and earlier is not handlers:
+            await earlier.stopped()
         return self.gates

@@ -39,7 +39,7 @@ def settle(context: Context) -> dict[str, Any]:
 
 
 def _settle(context: Context, inode: Inode) -> bool:
-    with context.tree.descriptors.visiting():
+    with context.tree.descriptors.use():
         return context.placement.settle(inode)
 
 

@@ -34,6 +34,7 @@ from inopt.exceptions import UsageError
 from inopt.policy.load import parse_policy
 from inopt.policy.model import PolicyFile
 from inopt.session.policing import prepare
+from inopt.session.settings import Settings
 
 pytestmark = pytest.mark.host
 
@@ -142,7 +143,8 @@ def _policy(chance: random.Random) -> policies.Policy:
     while True:
         policy = _any_policy(chance)
         try:
-            prepare(parse_policy(yaml.safe_dump(policy).encode(), "random.yaml"))
+            loaded = parse_policy(yaml.safe_dump(policy).encode(), "random.yaml")
+            prepare(loaded, Settings(source="/", mountpoint="/", policy=loaded))
         except UsageError:
             continue
         return policy

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _DETACH: Final = 2
 _PREFIX: Final = "inopt-tests-"
 _SPACE: Final = "/var/tmp"
+_NONE: Final[Mapping[str, str]] = {}
 
 
 def inopt(
@@ -99,13 +100,20 @@ def in_place(name: str) -> Iterator[Path]:
 class Mount:
     """One inopt mount of *source* at *path*, with its log at hand."""
 
-    def __init__(self, source: Path, path: Path, *arguments: str, policy: str = "mirror") -> None:
+    def __init__(
+        self,
+        source: Path,
+        path: Path,
+        *arguments: str,
+        policy: str = "mirror",
+        environment: Mapping[str, str] = _NONE,
+    ) -> None:
         self.source = source
         self.path = path
         self.log = path.parent / f"{path.name}.log"
         done = inopt(
             "mount", policy, str(source), str(path), "--log-format", "json",
-            "--log-file", str(self.log), *arguments,
+            "--log-file", str(self.log), *arguments, cwd=_SPACE, timeout=60, **environment,
         )  # fmt: skip
         assert done.returncode == 0, f"cannot mount: {done.stderr}"
         try:
@@ -144,12 +152,16 @@ class Mount:
 
 @contextmanager
 def mounted(
-    source: Path, path: Path, *arguments: str, policy: str | Path = "mirror"
+    source: Path,
+    path: Path,
+    *arguments: str,
+    policy: str | Path = "mirror",
+    environment: Mapping[str, str] = _NONE,
 ) -> Iterator[Mount]:
-    """Mount, and unmount afterwards."""
+    """Mount, and unmount afterwards; *environment* is added to that of the command."""
     source.mkdir(exist_ok=True)
     path.mkdir(exist_ok=True)
-    mount = Mount(source, path, *arguments, policy=str(policy))
+    mount = Mount(source, path, *arguments, policy=str(policy), environment=environment)
     try:
         yield mount
     finally:

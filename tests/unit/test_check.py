@@ -15,7 +15,8 @@ from inopt.cli.main import inopt as command
 from inopt.exceptions import UsageError
 from inopt.policy.linting.findings import Level
 from inopt.policy.load import load_policy
-from inopt.session.policing import prepare
+from inopt.session.policing import Prepared, prepare
+from inopt.session.settings import Settings
 
 GOOD = "rules: [{match: {path: /x}, deny: unlink}, {deny: rmdir}]"
 WARNED = "rules: [{match: {path: /x}, deny: lookup}]"
@@ -142,10 +143,15 @@ def test_the_program(tmp_path: Path) -> None:
 # --- before a mount ----------------------------------------------------------------------------
 
 
+def prepared(path: str) -> Prepared:
+    loaded = load_policy(path)
+    return prepare(loaded, Settings(source="/", mountpoint="/", policy=loaded))
+
+
 def test_errors_refuse_the_mount(tmp_path: Path) -> None:
     path = write(tmp_path, "wrong.yaml", "rules: [{deny: [flush, open], handle: open}]")
     with pytest.raises(UsageError) as caught:
-        prepare(load_policy(path))
+        prepared(path)
     lines = str(caught.value).splitlines()
     assert [line.split()[1] for line in lines] == ["INO109", "INO111"]
 
@@ -162,7 +168,7 @@ def test_every_error_is_a_line(tmp_path: Path) -> None:
 
 
 def test_warnings_and_notes_are_kept(tmp_path: Path) -> None:
-    prepared = prepare(load_policy(write(tmp_path, "warned.yaml", WARNED)))
-    levels = [each.level for each in prepared.findings]
+    found = prepared(write(tmp_path, "warned.yaml", WARNED)).findings
+    levels = [each.level for each in found]
     assert levels.count(Level.WARNING) == 1
     assert levels.count(Level.NOTE) == 2

@@ -15,12 +15,11 @@ import pytest
 
 from inopt.backing.attach import Attachments
 from inopt.backing.tree import Tree
-from inopt.handlers.gate import Gate
 from inopt.handlers.placement import Placement
 from inopt.handlers.serve import Context, operations
 from inopt.kernel.device import Device
 from inopt.kernel.dialects import PLAIN
-from inopt.ops import OPCODE_LIMIT, Op, OpsMask
+from inopt.ops import Op, OpsMask
 from inopt.policy.compiled import CompiledPolicy
 from inopt.policy.load import parse_policy
 from inopt.policy.model import Cache
@@ -50,8 +49,7 @@ class Kernel:
         )
         self.table = operations(context)
         device = Device(daemon.detach())
-        gates: list[Gate | None] = [None] * OPCODE_LIMIT
-        self.loop = Loop(device, Decoder(45), context, self.table, gates, 4, self.ended.set)
+        self.loop = Loop(device, Decoder(45), context, self.table, 4, self.ended.set)
         self.loop.start()
 
     def send(self, unique: int, opcode: Op, body: bodies.Body, nodeid: int = _ROOT) -> None:

@@ -13,6 +13,7 @@ from support.linting import ALL_OPCODES
 import inopt
 from inopt.exceptions import UsageError
 from inopt.handlers.audit import AuditHandlers
+from inopt.handlers.running import served_by
 from inopt.ops import Op
 from inopt.policy import model
 from inopt.policy.linting.findings import CODES, Finding, Level
@@ -31,6 +32,7 @@ EXAMPLES: Final = {
 # What is found elsewhere than in a policy's text alone.
 WITHOUT: Final = {"INO001", "INO002", "INO003", "INO211", "INO212", "INO310"}
 RECIPES: Final = re.findall(r"```yaml\n(.*?)```", TEXT.partition("## Recipes")[2], re.DOTALL)
+METHODS: Final = {"unlink": frozenset({Op.UNLINK}), "rename": frozenset({Op.RENAME, Op.RENAME2})}
 CLASSES: Final = {"INO111": None, "INO112": frozenset({Op.READ}), "INO309": frozenset({Op.READ})}
 
 
@@ -40,7 +42,8 @@ def between(mark: str) -> str:
 
 def linted(text: str, handled_by: frozenset[Op] | None) -> list[Finding]:
     given = {"version": 1} | yaml.safe_load(text)
-    return lint(compile_rules(parse_policy(yaml.safe_dump(given).encode(), "p.yaml")), handled_by)
+    rules = compile_rules(parse_policy(yaml.safe_dump(given).encode(), "p.yaml"))
+    return lint(rules, handled_by, METHODS if "m:C" in text else {})
 
 
 def words_table() -> str:
@@ -106,7 +109,7 @@ def test_what_cannot_be_read(code: str) -> None:
 
 @pytest.mark.parametrize("text", RECIPES)
 def test_recipes(text: str) -> None:
-    handled_by = AuditHandlers.opcodes if "AuditHandlers" in text else None
+    handled_by = served_by(AuditHandlers) if "AuditHandlers" in text else None
     found = linted(text, handled_by)
     assert [str(each) for each in found if each.level is not Level.NOTE] == []
 

@@ -7,6 +7,7 @@ import stat
 from textwrap import dedent
 from typing import Final
 
+import pyfuse3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,8 @@ from support.linting import (
 )
 
 from inopt.handlers.audit import AuditHandlers
+from inopt.handlers.base import Handlers
+from inopt.handlers.running import methods_of, served_by
 from inopt.ops import Op
 from inopt.policy.linting.coverage import Coverage
 from inopt.policy.linting.findings import CODES, Level, counted, level_of
@@ -657,14 +660,22 @@ def test_handling_what_the_class_does_not_serve() -> None:
 def test_audit_serves_what_rules_can_hand_to_it() -> None:
     text = "rules: [{handle: [all, namespace, setattr, read, write, xattr]}]"
     for code in ("INO112", "INO309"):
-        assert lines_of(text, code, AuditHandlers.opcodes) == []
+        assert lines_of(text, code, served_by(AuditHandlers)) == []
 
 
 # --- the table ---------------------------------------------------------------------------------
 
 
 def test_every_code_has_its_tests() -> None:
-    elsewhere = {"INO001", "INO002", "INO003", "INO111", "INO112", "INO309"}  # here, in test_check
+    elsewhere = {
+        "INO001",
+        "INO002",
+        "INO003",
+        "INO111",
+        "INO112",
+        "INO213",
+        "INO309",
+    }  # here, in test_check
     of_trees = {"INO211", "INO212", "INO310"}  # test_policy_against
     assert set(CASES) == set(NEAR_MISSES)
     assert set(CASES) | elsewhere | of_trees == set(CODES)
@@ -689,7 +700,7 @@ def test_findings_are_one_line_each() -> None:
 def test_shipped_policies_are_clean() -> None:
     for path in shipped_policies().values():
         rules = compile_rules(load_policy(str(path)))
-        findings = lint(rules, AuditHandlers.opcodes)
+        findings = lint(rules, served_by(AuditHandlers))
         assert [str(each) for each in findings if each.level is not Level.NOTE] == []
 
 
@@ -779,3 +790,39 @@ def test_many_rules_take_no_time() -> None:
         for number in range(2000)
     )
     assert lines_of(text, "INO201") == []
+
+
+def test_methods_that_nothing_is_handed_to() -> None:
+    methods = {
+        "unlink": frozenset({Op.UNLINK}),
+        "rename": frozenset({Op.RENAME, Op.RENAME2}),
+        "setattr": frozenset({Op.SETATTR}),
+        "ioctl": frozenset({Op.IOCTL}),
+        "release": frozenset({Op.RELEASE}),
+    }
+
+    def never_routed(text: str) -> list[str]:
+        found = lint(rules_of("handlers: m:C\n" + text), ALL_OPCODES, methods)
+        assert all(each.place.line == 2 for each in found if each.code == "INO213")
+        return [each.message.split("'")[1] for each in found if each.code == "INO213"]
+
+    assert never_routed("rules: [{handle: [unlink, release, chmod]}]") == ["rename", "ioctl"]
+    assert never_routed("rules: [{handle: [rename, setattr, unlink]}]") == ["release"]
+    assert never_routed("rules: [{handle: all}]") == []
+    assert never_routed("otherwise: handle") == []
+    # What an earlier rule takes away does not come to the handler.
+    assert "unlink" in never_routed("rules: [{deny: unlink}, {handle: [unlink, rename]}]")
+    assert [each.code for each in lint(rules_of("rules: []"), ALL_OPCODES)] == []
+
+
+def test_which_methods_are_there_for_a_policy() -> None:
+    class Reads(Handlers):
+        async def read(self, fh: int, off: int, size: int) -> bytes:
+            return await super().read(fh, off, size)
+
+    class ReadsMaybe(Reads):
+        for_any_policy = True
+
+    assert methods_of(Reads) == {"read": frozenset({Op.READ})}
+    assert methods_of(ReadsMaybe) == methods_of(AuditHandlers) == methods_of(Handlers) == {}
+    assert methods_of(pyfuse3.Operations) == {}

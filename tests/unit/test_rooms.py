@@ -17,7 +17,7 @@ FLOORS = [
     {"policy"},
     {"handlers"},
     {"session"},
-    {"cli"},
+    {"cli", "testing"},
     {"__main__"},
 ]
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

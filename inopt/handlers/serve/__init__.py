@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from inopt.handlers.serve import attributes, data, directories, extended, names
 from inopt.handlers.serve.context import Context as Context
@@ -59,6 +59,13 @@ _OPERATIONS: dict[Op, Callable[[Context, Header, Any], bytes | None]] = {
 }
 
 
+# The opcodes whose replies count a lookup, or open something.
+_LOOKS_UP: Final = frozenset(
+    {Op.LOOKUP, Op.MKNOD, Op.MKDIR, Op.SYMLINK, Op.LINK, Op.CREATE, Op.TMPFILE}
+)
+GIVES: Final = _LOOKS_UP | {Op.OPEN, Op.OPENDIR}
+
+
 def operations(context: Context) -> list[Serve | None]:
     """The functions by opcode; None for those that the kernel answers by itself on ``ENOSYS``."""
     table: list[Serve | None] = [None] * OPCODE_LIMIT
@@ -69,7 +76,7 @@ def operations(context: Context) -> list[Serve | None]:
 
 def undo(context: Context, opcode: int, payload: bytes) -> None:
     """Take back what a reply gave that the kernel did not take (its request was interrupted)."""
-    if opcode in (Op.LOOKUP, Op.MKNOD, Op.MKDIR, Op.SYMLINK, Op.LINK, Op.CREATE, Op.TMPFILE):
+    if opcode in _LOOKS_UP:
         context.tree.forget(int.from_bytes(payload[:8], "little"), 1)  # 0 is nobody's
     if opcode in (Op.CREATE, Op.TMPFILE):
         context.close_file(int.from_bytes(payload[-16:-8], "little"))

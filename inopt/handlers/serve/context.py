@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from collections.abc import Callable
 from typing import Final
 
 from inopt.backing.attach import Attachments
+from inopt.backing.caller import groups_for
 from inopt.backing.files import Handles, OpenDirectory, OpenFile
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree
 from inopt.handlers.failures import fail
 from inopt.handlers.placement import Placement
 from inopt.kernel.dialects import Dialect
+from inopt.ops import Op
 from inopt.policy.model import Cache, seconds
+from inopt.policy.plan import Plan
 from inopt.wire.bodies import Header
 from inopt.wire.replies import Attributes, Validity
+from inopt.wire.uapi import FOPEN_DIRECT_IO, FOPEN_NOFLUSH
 
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
 
@@ -121,6 +126,43 @@ class Context:
         if attributes.mode & _SET_ID and stat.S_ISREG(attributes.mode):
             return self.set_id_validity
         return self.validity
+
+    def open_reply_flags(self, plan: Plan, flags: int, backing_id: int) -> int:
+        """The ``FOPEN_*`` flags of an open with *flags* of open(2)."""
+        no_flush = self.no_flush and not plan.is_handled(Op.FLUSH)
+        reply_flags = FOPEN_NOFLUSH if no_flush else 0
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
+        if backing_id:
+            # The kernel would open the backing file with O_APPEND for good, and fcntl(2) can clear
+            # it. So these opens send their reads and writes; each WRITE tells whether it appends.
+            direct = bool(flags & os.O_APPEND)
+        else:
+            # No page cache, so no shared mapping: what it would write, nobody could judge.
+            direct = plan.direct or (writes and plan.direct_writers)
+        return reply_flags | FOPEN_DIRECT_IO if direct else reply_flags
+
+    def change_bypass(self, file: OpenFile, wish: bool | None, header: Header, flags: int) -> int:
+        """Fulfil a handler's wish that an open, not answered yet, bypass or not.
+
+        Returns the backing id of the inode's opens. The wish is not fulfilled where others have
+        the inode open, or where the policy forbids it: a mixture would be an ``EIO`` for somebody.
+        """
+        inode = file.inode
+        attachments = self.attachments
+        earlier = attachments.backing_id(inode)
+        if wish is None or wish == bool(earlier):
+            return earlier
+        plan = self.placement.plan(inode)
+        if wish and (plan.direct or plan.direct_writers):
+            return earlier
+        writes = flags & os.O_ACCMODE != os.O_RDONLY
+        descriptor = file.fileno(self.tree)
+        backing_id = attachments.change(inode, descriptor, writes=writes, bypasses=wish)
+        if backing_id != earlier:
+            file.reply_flags = self.open_reply_flags(plan, flags, backing_id)
+            if writes and not backing_id:
+                file.groups = groups_for(descriptor, header.uid, header.pid)
+        return backing_id
 
     def close_file(self, handle: int) -> None:
         """End an open of a file."""

@@ -75,8 +75,9 @@ def finish_open(
             inode,
             descriptor,
             writes=writes,
-            bypasses=plan.bypasses,
+            bypasses=plan.bypasses and not inode.never_bypass,
             joins=plan.joins or (plan.readers_join and not writes),
+            follows=not (plan.direct or plan.direct_writers),
         )
         if writes and not backing_id:
             groups = groups_for(descriptor, header.uid, header.pid)
@@ -94,15 +95,10 @@ def finish_open(
             fcntl.fcntl(
                 descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~os.O_DIRECT
             )
-    reply_flags = uapi.FOPEN_NOFLUSH if context.no_flush else 0
-    if backing_id and flags & os.O_APPEND:
-        # The kernel would open the backing file with O_APPEND for good, and fcntl(2) can clear
-        # it. So these opens send their reads and writes; each WRITE tells whether it appends.
-        reply_flags |= uapi.FOPEN_DIRECT_IO
-    if not backing_id and (plan.direct or (writes and plan.direct_writers)):
-        # No page cache, so no shared mapping: what it would write, nobody could judge.
-        reply_flags |= uapi.FOPEN_DIRECT_IO
-    handle = context.files.add(OpenFile(inode, backing_flags(context, flags), descriptor, groups))
+    reply_flags = context.open_reply_flags(plan, flags, backing_id)
+    file = OpenFile(inode, backing_flags(context, flags), descriptor, groups)
+    file.reply_flags = reply_flags
+    handle = context.files.add(file)
     return context.dialect.open(handle, reply_flags, backing_id)
 
 

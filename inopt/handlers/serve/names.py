@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -18,6 +19,8 @@ from inopt.wire.attributes import decode_rdev
 from inopt.wire.bodies import Header
 
 Made = TypeVar("Made")
+
+_thread: Final = threading.local()
 
 _RENAME_NOREPLACE: Final = 1
 _RENAME_EXCHANGE: Final = 2
@@ -76,7 +79,11 @@ def _make(
 
 
 def _with_umask(umask: int, make: Callable[[], Made]) -> Made:
-    # The umask is this thread's own (CLONE_FS), and a default ACL replaces it (umask(2)).
+    # The umask becomes this thread's own, whatever thread a handler calls from; a default ACL
+    # replaces it (umask(2)).
+    if not getattr(_thread, "has_umask", False):
+        syscalls.unshare(syscalls.CLONE_FS)
+        _thread.has_umask = True
     earlier = os.umask(umask)
     try:
         return make()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from inopt.ops import Op
@@ -104,8 +104,14 @@ class LintedRule:
 class LintContext:
     """One policy under the linter, and what has been found."""
 
-    def __init__(self, rules: Rules, handled_by: frozenset[Op] | None) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        handled_by: frozenset[Op] | None,
+        methods: Mapping[str, frozenset[Op]],
+    ) -> None:
         self.rules: Final = rules
+        self.methods: Final = methods
         self.policy: Final = rules.loaded.policy
         self.handled_by: Final = handled_by
         self.coverage: Final = Coverage(rules.rules)

@@ -73,6 +73,7 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
         "INO210": "a tier is required that nothing uses",
         "INO211": "a path that matches nothing",
         "INO212": "names of one file are treated differently",
+        "INO213": "overridden, but never routed",
         "INO301": "moving between places answers EXDEV",
         "INO302": "files with several names",
         "INO303": "decided when the file is opened",

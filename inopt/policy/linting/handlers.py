@@ -25,8 +25,8 @@ _HALVES: Final = {
     "rename2": "rename",
     "statx": "getattr",
 }
-# What a group word is mostly about: a class that lacks it does not do what the word says.
-_HEART: Final = {"read": Op.READ, "write": Op.WRITE}
+# What a word for several opcodes is mostly about: a class that lacks it does not do what it says.
+_HEART: Final = {"read": Op.READ, "write": Op.WRITE, "setattr": Op.SETATTR}
 
 
 def _undecidable(context: LintContext) -> None:
@@ -57,13 +57,14 @@ def _handler_class(context: LintContext) -> None:
             continue
         heart = _HEART.get(word.text)
         told = f"{named(missing)} of '{word.text}'" if len(wanted) > 1 else f"'{word.text}'"
-        if not word.is_group or missing == wanted or heart in missing:
+        parts = word.is_group or heart is not None
+        if not parts or missing == wanted or heart in missing:
             context.add_at(
                 "INO112",
                 rule,
                 word,
                 f"the handler class does not serve {told}",
-                "remove the word, or add the opcode to the class's 'opcodes' and serve it",
+                "remove the word, or override the method in the class, too",
             )
         else:
             context.add_at(
@@ -83,6 +84,26 @@ def _handler_class(context: LintContext) -> None:
             "the handler class serves nothing that a policy decides",
             "write another class into 'handlers', or otherwise: bypass",
         )
+
+
+def _never_routed(context: LintContext) -> None:
+    if context.policy.otherwise == "handle":
+        return
+    routed = {
+        _opcode(slot)
+        for rule in context.linted
+        for slot, decision in rule.live.items()
+        if decision.kind is Kind.HANDLE
+    }
+    for name, opcodes in context.methods.items():
+        if not opcodes & routed:
+            context.add(
+                "INO213",
+                context.rules.loaded.place("handlers"),
+                "",
+                f"the handler class overrides '{name}', but no rule hands it anything",
+                "handle the operation, remove the method, or set for_any_policy = True",
+            )
 
 
 def _no_class(context: LintContext) -> None:
@@ -142,4 +163,4 @@ def _is_as_strict(rule: LintedRule, slot: int, word: Word) -> bool:
     return kind is Kind.DENY or kind is word.kind or slot in rule.taken
 
 
-CHECKS: Final = (_undecidable, _handler_class, _errno_of_mmap, _halves)
+CHECKS: Final = (_undecidable, _handler_class, _never_routed, _errno_of_mmap, _halves)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 from inopt.ops import Op
@@ -10,6 +12,7 @@ from inopt.policy.linting.context import LintContext
 from inopt.policy.linting.findings import Finding, in_order
 from inopt.policy.rules import Rules
 
+_NO_METHODS: Final[Mapping[str, frozenset[Op]]] = MappingProxyType({})
 _CHECKS: Final = (
     *asking.CHECKS,
     *mixtures.CHECKS,
@@ -20,12 +23,17 @@ _CHECKS: Final = (
 )
 
 
-def lint(rules: Rules, handled_by: frozenset[Op] | None) -> list[Finding]:
+def lint(
+    rules: Rules,
+    handled_by: frozenset[Op] | None,
+    methods: Mapping[str, frozenset[Op]] = _NO_METHODS,
+) -> list[Finding]:
     """All that is to be said about a policy, by place.
 
     *handled_by* are the opcodes that the handler class can serve; None: there is no class.
+    *methods* are those of the class that are there for this policy, with their opcodes.
     """
-    context = LintContext(rules, handled_by)
+    context = LintContext(rules, handled_by, methods)
     for check in _CHECKS:
         check(context)
     return in_order(context.findings, rules.loaded.files)

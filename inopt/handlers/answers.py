@@ -1,0 +1,213 @@
+"""From what a handler's method returns to the payload of the reply, with its mistakes named."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+import pyfuse3
+
+from inopt.backing.inodes import Inode
+from inopt.handlers.directory import ReaddirToken
+from inopt.handlers.serve import Context
+from inopt.handlers.serve.context import require_room
+from inopt.handlers.types import (
+    EntryAttributes,
+    StatvfsData,
+    attributes_of,
+    open_flags_of,
+    validity_of,
+    with_birth,
+)
+from inopt.ops import Op, op_name
+from inopt.wire import replies
+from inopt.wire.attributes import Attributes
+from inopt.wire.bodies import Header
+
+Kind = TypeVar("Kind")
+
+
+class MisuseError(TypeError):
+    """A handler's method has answered with something that is no answer."""
+
+
+def expect(header: Header, kind: type[Kind], result: object) -> Kind:
+    """*result*, which must be of *kind*. Raises `MisuseError`, which names what came instead."""
+    if isinstance(result, kind):
+        return result
+    raise MisuseError(
+        f"the handler of {op_name(header.opcode)} returned {type(result).__name__} "
+        f"({result!r:.60}): expected {kind.__name__}"
+    )
+
+
+class Answers:
+    """The payloads of replies; *context* is the mount's.
+
+    `inopt.handlers.adapt` refers to the public methods by function, so a subclass can change
+    the private ones alone.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+
+    def _inode(self, header: Header, attr: EntryAttributes) -> Inode:
+        inode = self.context.tree.table.get_or_none(attr.st_ino)
+        if inode is None:
+            raise MisuseError(
+                f"the handler of {op_name(header.opcode)} returned attributes with st_ino "
+                f"{attr.st_ino}, which no lookup has found: take them from super()"
+            )
+        return inode
+
+    def _entry(self, header: Header, attr: EntryAttributes) -> bytes:
+        inode = self._inode(header, attr)
+        return self.context.dialect.entry(
+            inode.nodeid, inode.generation, attributes_of(attr), validity_of(attr), inode.number
+        )
+
+    def prepare(self, header: Header, token: ReaddirToken) -> None:
+        """Let a token make entries of what a handler gives to `readdir_reply`."""
+        token.entry = partial(self._entry, header)
+        token.number = self._number
+
+    def _number(self, nodeid: int) -> int:
+        inode = self.context.tree.table.get_or_none(nodeid)
+        return nodeid if inode is None else inode.number
+
+    def entry(self, header: Header, _body: Any, result: object) -> bytes:
+        """LOOKUP, MKNOD, MKDIR, SYMLINK, LINK."""
+        attr = expect(header, EntryAttributes, result)
+        if attr.st_ino:
+            return self._entry(header, attr)
+        if header.opcode != Op.LOOKUP:
+            raise MisuseError(f"the handler of {op_name(header.opcode)} returned st_ino 0")
+        if not attr.entry_timeout:
+            raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return self.context.dialect.negative_entry(validity_of(attr))
+
+    def attributes(self, header: Header, _body: Any, result: object) -> bytes:
+        """GETATTR and SETATTR."""
+        attr = expect(header, EntryAttributes, result)
+        number = self._number(header.nodeid)
+        return replies.attr(attributes_of(attr), validity_of(attr), number)
+
+    def statx(self, header: Header, _body: Any, result: object) -> bytes:
+        """STATX: pyfuse3's attributes have no time of birth, so it is the backing inode's."""
+        attr = expect(header, EntryAttributes, result)
+        attributes = self._with_birth(header.nodeid, attributes_of(attr))
+        return replies.statx(attributes, validity_of(attr), 0, self._number(header.nodeid))
+
+    def _with_birth(self, nodeid: int, attributes: Attributes) -> Attributes:
+        tree = self.context.tree
+        with tree.descriptors.use(), suppress(OSError):
+            return with_birth(attributes, tree.attributes(tree.table.get(nodeid)))
+        return attributes
+
+    def opened(self, header: Header, body: Any, result: object) -> bytes:
+        """OPEN."""
+        return self._opened(header, body, result)
+
+    def _opened(self, header: Header, body: Any, result: object) -> bytes:
+        info = expect(header, pyfuse3.FileInfo, result)
+        context = self.context
+        file = context.files.get_or_none(info.fh)
+        if file is None:
+            raise MisuseError(
+                f"the handler of {op_name(header.opcode)} returned fh {info.fh}, which no open "
+                "has given: take it from super()"
+            )
+        wish: bool | None = getattr(info, "bypass", None)
+        with context.tree.descriptors.use():
+            backing_id = context.change_bypass(file, wish, header, body.flags)
+        flags = file.reply_flags | open_flags_of(info)
+        return context.dialect.open(info.fh, flags, backing_id)
+
+    def created(self, header: Header, body: Any, result: object) -> bytes:
+        """CREATE and TMPFILE."""
+        pair = expect(header, tuple, result)
+        if len(pair) != 2:
+            raise MisuseError(
+                f"the handler of {op_name(header.opcode)} returned a tuple of {len(pair)}: "
+                "expected (FileInfo, EntryAttributes)"
+            )
+        entry = self._entry(header, expect(header, EntryAttributes, pair[1]))
+        return replies.create(entry, self._opened(header, body, pair[0]))
+
+    def directory(self, header: Header, _body: Any, result: object) -> bytes:
+        """OPENDIR."""
+        return self.context.dialect.open(expect(header, int, result), 0, 0)
+
+    def nothing(self, header: Header, _body: Any, result: object) -> bytes:
+        """What answers with success alone."""
+        expect(header, type(None), result)
+        return b""
+
+    def data(self, header: Header, _body: Any, result: object) -> bytes:
+        """READ and READLINK."""
+        return bytes(expect(header, bytes, result))
+
+    def written(self, header: Header, body: Any, result: object) -> bytes:
+        """WRITE."""
+        size = expect(header, int, result)
+        if not 0 <= size <= body.size:
+            raise MisuseError(f"the handler of WRITE returned {size} for {body.size} bytes")
+        return replies.write(size)
+
+    def offset(self, header: Header, _body: Any, result: object) -> bytes:
+        """LSEEK."""
+        return replies.lseek(expect(header, int, result))
+
+    def copied(self, header: Header, _body: Any, result: object) -> bytes:
+        """COPY_FILE_RANGE."""
+        size = expect(header, int, result)
+        if header.opcode == Op.COPY_FILE_RANGE:
+            return replies.copy_file_range(size)
+        return replies.copy_file_range_64(size)
+
+    def controlled(self, header: Header, body: Any, result: object) -> bytes:
+        """IOCTL."""
+        return replies.ioctl(0, data=expect(header, bytes, result)[: body.output_size])
+
+    def statfs(self, header: Header, _body: Any, result: object) -> bytes:
+        """STATFS."""
+        status = expect(header, StatvfsData, result)
+        return replies.statfs(
+            status.f_blocks,
+            status.f_bfree,
+            status.f_bavail,
+            status.f_files,
+            status.f_ffree,
+            status.f_bsize,
+            status.f_namemax,
+            status.f_frsize,
+        )
+
+    def xattr(self, header: Header, body: Any, result: object) -> bytes:
+        """GETXATTR; a size of 0 asks how long the value is."""
+        return _sized(expect(header, bytes, result), body.size)
+
+    def xattrs(self, header: Header, body: Any, result: object) -> bytes:
+        """LISTXATTR."""
+        if isinstance(result, bytes | str):
+            expect(header, list, result)
+        names = expect(header, Sequence, result)  # type: ignore[type-abstract]
+        return _sized(b"".join(expect(header, bytes, name) + b"\0" for name in names), body.size)
+
+    def listing(self, header: Header, _body: Any, result: object) -> bytes:
+        """READDIR and READDIRPLUS: what the token has been filled with."""
+        if not isinstance(result, ReaddirToken):
+            expect(header, type(None), result)
+        assert isinstance(result, ReaddirToken)  # noqa: S101 - its own, where None is returned
+        return bytes(result.page.view())
+
+
+def _sized(value: bytes, size: int) -> bytes:
+    if not size:
+        return replies.xattr_size(len(value))
+    require_room(len(value), size)
+    return value

@@ -1,0 +1,135 @@
+"""A handler class as functions by opcode: plain methods run here and now, async ones as tasks."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import os
+from collections.abc import Coroutine
+from functools import partial
+from threading import get_ident
+from typing import Any, Final
+
+import pyfuse3
+
+from inopt.handlers.adapt import CALLS, Call, errno_of
+from inopt.handlers.answers import Answers, MisuseError
+from inopt.handlers.base import Handlers
+from inopt.handlers.daemon import Request, current
+from inopt.handlers.serve import Serve
+from inopt.handlers.tasks import Job, Tasks
+from inopt.ops import OPCODE_LIMIT, Op, op_name
+from inopt.wire.bodies import Header
+
+_BASES: Final = (Handlers, pyfuse3.Operations, object)
+
+
+def overridden(handler_class: type[pyfuse3.Operations]) -> frozenset[str]:
+    """The names of the methods that a class, or one that it derives from, has of its own."""
+    found = set()
+    for call in {call.method for call in CALLS.values()}:
+        definer = next((c for c in handler_class.__mro__ if call in vars(c)), object)
+        if definer not in _BASES:
+            found.add(call)
+    return frozenset(found)
+
+
+def served_by(handler_class: type[pyfuse3.Operations]) -> frozenset[Op]:
+    """The opcodes that the class's own methods serve."""
+    names = overridden(handler_class)
+    return frozenset(op for op, call in CALLS.items() if call.method in names)
+
+
+def methods_of(handler_class: type[pyfuse3.Operations]) -> dict[str, frozenset[Op]]:
+    """The methods that a class overrides for its policy, with the opcodes that they serve.
+
+    None of a filesystem of its own, and of a class that is for any policy.
+    """
+    if not issubclass(handler_class, Handlers) or handler_class.for_any_policy:
+        return {}
+    return {
+        name: frozenset(op for op, call in CALLS.items() if call.method == name)
+        for name in sorted(overridden(handler_class))
+    }
+
+
+def handler_table(
+    handlers: pyfuse3.Operations, answers: Answers, tasks: Tasks
+) -> list[Serve | None]:
+    """The functions by opcode; None for what the class leaves to the daemon."""
+    table: list[Serve | None] = [None] * OPCODE_LIMIT
+    for op in served_by(type(handlers)):
+        call = CALLS[op]
+        method = getattr(handlers, call.method)
+        run = _later if inspect.iscoroutinefunction(method) else _now
+        table[op] = partial(run, method, call, answers, tasks)
+    return table
+
+
+def _now(
+    method: Any, call: Call, answers: Answers, tasks: Tasks, header: Header, body: Any
+) -> bytes | None:
+    """Serve a request by a plain method, in the thread that has read it."""
+    request = Request(header, body, get_ident(), [])
+    token = current.set(request)
+    if tasks.timeout is not None:
+        tasks.begin(header)
+    try:
+        arguments = _arguments(call, answers, header, body)
+        result = method(*arguments)
+        if inspect.iscoroutine(result):
+            result = _finish(result, header)
+        return call.answer(answers, header, body, _result(call, arguments, result))
+    except Exception as error:
+        request.take_back(answers.context)
+        if isinstance(error, pyfuse3.FUSEError):
+            number = errno_of(error) or errno.EIO
+            raise OSError(number, os.strerror(number)) from error
+        raise
+    finally:
+        current.reset(token)
+        if tasks.timeout is not None:
+            tasks.end(header)
+
+
+def _later(
+    method: Any, call: Call, answers: Answers, tasks: Tasks, header: Header, body: Any
+) -> bytes | None:
+    """Serve a request by an async method: a task answers it."""
+    arguments = _arguments(call, answers, header, body)
+
+    def answer(result: Any) -> bytes:
+        return call.answer(answers, header, body, _result(call, arguments, result))
+
+    request = Request(header, body, 0, [])
+    tasks.start(
+        Job(request, method, arguments, answer, partial(request.take_back, answers.context))
+    )
+    return None
+
+
+def _arguments(call: Call, answers: Answers, header: Header, body: Any) -> tuple[Any, ...]:
+    arguments = call.arguments(header, body)
+    if call.method == "readdir":
+        answers.prepare(header, arguments[-1])
+    return arguments
+
+
+def _result(call: Call, arguments: tuple[Any, ...], result: Any) -> Any:
+    return arguments[-1] if call.method == "readdir" and result is None else result
+
+
+def _finish(coroutine: Coroutine[Any, Any, Any], header: Header) -> Any:
+    """What a coroutine returns that a plain method has returned, as of a call of super()."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    except RuntimeError as error:
+        if "async context" not in str(error):  # trio's, of whatever waits outside of a task
+            raise
+    coroutine.close()
+    raise MisuseError(
+        f"the handler of {op_name(header.opcode)} is a plain def, but what it returned wants to "
+        "wait: make it async def"
+    )

@@ -1,0 +1,153 @@
+"""Handlers that are ``async def``: each request is a trio task, answered when it ends.
+
+The reader that got the request goes on reading. An INTERRUPT cancels the task; a handler that
+takes longer than the timeout is named in the log.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, Final, Protocol
+
+import msgspec
+import structlog
+import trio
+
+from inopt.handlers.adapt import errno_of
+from inopt.handlers.daemon import Request, current
+from inopt.ops import op_name
+from inopt.wire.bodies import Header
+
+_log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
+
+
+class Replies(Protocol):
+    """Where a task's answer goes."""
+
+    def reply(self, header: Header, payload: bytes) -> None:
+        """Answer a request with success."""
+        ...
+
+    def refuse(self, header: Header, number: int) -> None:
+        """Answer a request with an errno."""
+        ...
+
+
+def _nothing() -> None:
+    return
+
+
+class Job(msgspec.Struct):
+    """One request on its way through a handler. ``failed`` is called if it comes to nothing."""
+
+    request: Request
+    method: Callable[..., Awaitable[Any]]
+    arguments: tuple[Any, ...]
+    answer: Callable[[Any], bytes | None]
+    failed: Callable[[], None] = _nothing
+
+
+class _Pending(msgspec.Struct):
+    """A request that a handler is serving since *began*."""
+
+    header: Header
+    began: float
+    told: float
+    scope: trio.CancelScope | None
+
+
+class Tasks:
+    """The tasks of one mount; they live in *nursery*.
+
+    *timeout* is in seconds, None for none: who serves a request for longer is named in the log.
+    """
+
+    def __init__(self, nursery: trio.Nursery, timeout: float | None = None) -> None:
+        self._nursery = nursery
+        self.timeout = timeout
+        self._token = trio.lowlevel.current_trio_token()
+        self._pending: dict[int, _Pending] = {}
+        self.replies: Replies | None = None
+        if timeout is not None:
+            nursery.start_soon(self._watch, timeout)
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def begin(self, header: Header, scope: trio.CancelScope | None = None) -> None:
+        """A request is served from now on; called by any thread."""
+        now = time.monotonic()
+        # FORGET has no unique, is never interrupted, and may be going on many times.
+        if header.unique:
+            self._pending[header.unique] = _Pending(header, now, now, scope)
+
+    def end(self, header: Header) -> None:
+        """It is served no more."""
+        self._pending.pop(header.unique, None)
+
+    def start(self, job: Job) -> None:
+        """Begin a job; called by any thread."""
+        try:
+            self._token.run_sync_soon(self._spawn, job)
+        except trio.RunFinishedError:
+            raise OSError(errno.ENOTCONN, "the session has ended") from None
+
+    def interrupt(self, unique: int) -> None:
+        """Whoever waits for request *unique* has got a signal; called by any thread."""
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(self._cancel, unique)
+
+    def _cancel(self, unique: int) -> None:
+        pending = self._pending.get(unique)
+        if pending is not None and pending.scope is not None:
+            pending.scope.cancel()
+
+    def _spawn(self, job: Job) -> None:
+        scope = trio.CancelScope()
+        self.begin(job.request.header, scope)
+        self._nursery.start_soon(self._run, job, scope)
+
+    async def _run(self, job: Job, scope: trio.CancelScope) -> None:
+        header = job.request.header
+        replies = self.replies
+        assert replies is not None  # noqa: S101 - set before anything is read
+        token = current.set(job.request)
+        try:
+            with scope:
+                payload = job.answer(await job.method(*job.arguments))
+        except Exception as error:
+            job.failed()
+            number = errno_of(error)
+            if number is None:
+                _log.exception(
+                    "request failed", opcode=op_name(header.opcode), nodeid=header.nodeid
+                )
+            replies.refuse(header, number or errno.EIO)
+        else:
+            if scope.cancelled_caught:
+                job.failed()
+                replies.refuse(header, errno.EINTR)
+            elif payload is not None:
+                replies.reply(header, payload)
+        finally:
+            current.reset(token)
+            self.end(header)
+
+    async def _watch(self, seconds: float) -> None:
+        while True:
+            await trio.sleep(seconds / 4)
+            now = time.monotonic()
+            for pending in list(self._pending.values()):
+                if now - pending.told < seconds:
+                    continue
+                pending.told = now
+                _log.warning(
+                    "a handler does not answer",
+                    opcode=op_name(pending.header.opcode),
+                    nodeid=pending.header.nodeid,
+                    pid=pending.header.pid,
+                    seconds=round(now - pending.began, 1),
+                )

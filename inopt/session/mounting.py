@@ -1,0 +1,260 @@
+"""One mount from beginning to end: mount, negotiate, serve, unmount."""
+
+from __future__ import annotations
+
+import os
+import resource
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager, suppress
+from typing import Any, Final
+
+import msgspec
+import structlog
+import trio
+
+from inopt import syscalls
+from inopt.backing.attach import Attachments
+from inopt.backing.descriptors import SMALLEST_BUDGET
+from inopt.backing.examine import examine
+from inopt.backing.inodes import Inode
+from inopt.backing.tree import Tree
+from inopt.exceptions import UsageError
+from inopt.handlers.placement import Placement
+from inopt.handlers.serve import Context
+from inopt.kernel import mounts
+from inopt.kernel.device import Device
+from inopt.kernel.dialects import Tier
+from inopt.kernel.negotiate import Wishes, check_wishes, negotiate
+from inopt.kernel.probe import read_init
+from inopt.ops import Op
+from inopt.session import places
+from inopt.session.policing import (
+    Prepared,
+    compile_for,
+    is_stock,
+    prepare,
+    require_case,
+    require_tier,
+)
+from inopt.session.session import Session
+from inopt.session.settings import DEFAULT_BUDGET, NO_SOURCE, Settings
+from inopt.wire import notifications, replies
+from inopt.wire.uapi import InitFlag
+
+_log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
+
+
+def _descriptor_budget(wanted: int | None) -> int:
+    """Raise the soft limit of open files as far as it goes, and fit the budget into it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if wanted is None:
+        return min(DEFAULT_BUDGET, hard)
+    if wanted < SMALLEST_BUDGET:
+        raise UsageError(f"--fd-budget {wanted}: too small: use {SMALLEST_BUDGET} or more")
+    if wanted > hard:
+        raise UsageError(
+            f"--fd-budget {wanted}: above the hard limit of open files ({hard}): use less, or "
+            "raise it with 'ulimit -Hn' (systemd: LimitNOFILE=)"
+        )
+    return wanted
+
+
+def wishes_for(settings: Settings, source: str, prepared: Prepared) -> Wishes:
+    """What is asked of the kernel. Raises `UsageError` for what excludes each other."""
+    if is_stock(prepared):
+        return _stock_wishes(prepared)
+    tier = settings.tier
+    if tier is None and os.environ.get("INOPT_NO_BYPASS", "") not in ("", "0"):
+        tier = Tier.NONE
+    required = Tier[settings.policy.policy.require.upper()]
+    if tier is None and required > Tier.RW:
+        tier = required
+    if tier is not None and tier < required:
+        raise UsageError(
+            f"{settings.policy.path}: requires tier '{required.label}', but '{tier.label}' was "
+            "asked for: leave --tier (and INOPT_NO_BYPASS) out, or use another policy"
+        )
+    wishes = Wishes(
+        tier=tier,
+        acl=examine(source).acls if settings.options.acl is None else settings.options.acl,
+        writeback_cache=settings.options.writeback_cache,
+        max_stack_depth=settings.options.max_stack_depth,
+        cache_symlinks=Op.READLINK not in prepared.rules.touched,
+    )
+    check_wishes(wishes)
+    return wishes
+
+
+def _stock_wishes(prepared: Prepared) -> Wishes:
+    """What a filesystem written for pyfuse3 says that it can do."""
+    handlers: Any = prepared.handlers or prepared.handler_class
+    return Wishes(
+        tier=Tier.NONE,
+        acl=bool(handlers.enable_acl),
+        writeback_cache=bool(handlers.enable_writeback_cache),
+        export=bool(handlers.supports_dot_lookup),
+        like_libfuse=True,
+    )
+
+
+@asynccontextmanager
+async def mounted(settings: Settings) -> AsyncIterator[Session]:
+    """Mount, serve while the body runs, and unmount.
+
+    Raises `UsageError` for what the user can mend and `InoptError` for the rest; then nothing is
+    mounted and nothing left behind.
+    """
+    prepared = prepare(settings.policy, settings)
+    with ExitStack() as places_made:
+        source = _source_of(settings, prepared, places_made)
+        async with _mounted(settings, prepared, source) as session:
+            yield session
+
+
+def _source_of(settings: Settings, prepared: Prepared, places_made: ExitStack) -> str:
+    """The real path of the source; an empty directory, taken away afterwards, where none is."""
+    if settings.source != NO_SOURCE:
+        if is_stock(prepared):
+            raise UsageError(
+                f"source '{settings.source}': the handlers are a filesystem of their own, without "
+                f"a backing tree: give '{NO_SOURCE}'"
+            )
+        return places.check_source(settings.source)
+    if prepared.handler_class is None:
+        raise UsageError(
+            f"source '{NO_SOURCE}': without a backing tree everything must be handled: name "
+            "handlers in the policy or with --handlers"
+        )
+    empty = tempfile.TemporaryDirectory(prefix="source-", dir=places.runtime_directory())
+    return places_made.enter_context(empty)
+
+
+@asynccontextmanager
+async def _mounted(settings: Settings, prepared: Prepared, source: str) -> AsyncIterator[Session]:
+    wishes = wishes_for(settings, source, prepared)
+    budget = _descriptor_budget(settings.fd_budget)
+    mountpoint = places.check_mountpoint(settings.mountpoint, source)
+    settings = msgspec.structs.replace(settings, source=source)
+    if not is_stock(prepared):
+        _be_nobody_in_particular()
+    device = Device()
+    try:
+        tree = _open_tree(source, budget)
+        try:
+            require_case(prepared, tree, source)
+            mounts.mount(device, source, mountpoint, settings.options)
+            try:
+                session = begin(settings, mountpoint, device, tree, wishes, prepared)
+            except BaseException:
+                mounts.unmount(mountpoint, lazy=True)
+                raise
+        except BaseException:
+            tree.close()
+            raise
+    except BaseException:
+        device.close()
+        raise
+    _log.info(
+        "mounted",
+        source=source,
+        mountpoint=mountpoint,
+        policy=settings.policy.path,
+        tier=session.terms.tier.label,
+        dialect=session.terms.dialect.name,
+        protocol=f"7.{session.terms.minor}",
+        fd_budget=budget,
+    )
+    prepared.log_findings()
+    if settings.tier is None and session.terms.tier is Tier.NONE:
+        _log.warning("no bypass on this kernel: the daemon serves everything; see 'inopt doctor'")
+    if not tree.has_handles:
+        _log.warning("no file handles here: each known inode costs a descriptor", source=source)
+    failure: Exception | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            await session.start(nursery)
+            try:
+                yield session
+            except Exception as error:
+                failure = error  # raised as it is, not in the nursery's group
+            finally:
+                with trio.CancelScope(shield=True):
+                    if not session.has_ended:
+                        await session.unmount()
+                        await session.wait_ended()
+                    nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            # After the background tasks, which have ended with the nursery.
+            await session.stop()
+            await trio.to_thread.run_sync(session.close)
+        _log.info("unmounted", mountpoint=mountpoint)
+    if failure is not None:
+        raise failure
+
+
+def begin(
+    settings: Settings,
+    mountpoint: str,
+    device: Device,
+    tree: Tree,
+    wishes: Wishes,
+    prepared: Prepared,
+    *,
+    privileged: bool | None = None,
+) -> Session:
+    """Come to terms with the kernel that is behind *device*; nothing is served yet.
+
+    *privileged*: whether it takes backing files, None to find out.
+    """
+    if privileged is None:
+        privileged = syscalls.has_capability(syscalls.CAP_SYS_ADMIN)
+    unique, offer = read_init(device)
+    terms = negotiate(offer, wishes, privileged=privileged)
+    require_tier(settings.policy, terms)
+    os.write(device.descriptor, replies.message(unique, terms.reply))
+    dialect = terms.dialect
+    attachments = Attachments()
+    if terms.tier >= Tier.RW:
+
+        def register(inode: Inode, descriptor: int) -> int:
+            with tree.quiet(inode, descriptor) as file:
+                return dialect.register(device, file)
+
+        attachments = Attachments(register, lambda backing_id: dialect.release(device, backing_id))
+        if settings.options.noatime and tree.has_handles:
+            tree.leave_access_times()
+    context = Context(
+        tree,
+        Placement(compile_for(prepared, terms), tree),
+        attachments,
+        dialect,
+        settings.policy.policy.cache,
+        lambda nodeid: _invalidate_attributes(device, nodeid),
+        open_flags=settings.options.open_flags,
+        reads_back=terms.has(InitFlag.WRITEBACK_CACHE),
+    )
+    return Session(settings, mountpoint, device, context, terms, prepared)
+
+
+def _invalidate_attributes(device: Device, nodeid: int) -> None:
+    with suppress(OSError):  # ENOENT: the kernel does not know it any more
+        os.write(device.descriptor, notifications.invalidate_inode(nodeid, -1, 0))
+
+
+def _open_tree(source: str, budget: int) -> Tree:
+    try:
+        return Tree(source, budget)
+    except OSError as error:
+        raise UsageError(f"source '{source}': cannot be opened: {error.strerror}") from error
+
+
+def _be_nobody_in_particular() -> None:
+    """Drop what this process has inherited that would show in files made for others.
+
+    Its umask would not: each file is made with the caller's.
+    """
+    if os.geteuid() == 0:
+        os.setgroups([])
