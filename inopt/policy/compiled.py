@@ -245,6 +245,10 @@ class CompiledPolicy:
     def _intern(self, plan: Plan) -> Plan:
         return self._plans.setdefault(plan, plan)
 
+    def lost_when_linked(self, format_: int) -> tuple[OpsMask, bool]:
+        """What an inode with several names does without: opcodes of its mask, and the bypass."""
+        return self._linked[format_]
+
     def _loses_when_linked(self, format_: int) -> _Loss:
         """What an inode must not have while another of its names may be treated more strictly.
 

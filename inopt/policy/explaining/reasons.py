@@ -19,6 +19,8 @@ from inopt.policy.words import Part, slot_name
 OPENING: Final = (Op.READ, Op.WRITE, Part.OVERWRITE, Part.MMAP)
 """What decides together whether opens bypass."""
 
+_ELSEWHERE: Final = "the file has several names (hard links), and not all need be treated alike"
+
 _SETATTR: Final = (Part.CHMOD, Part.CHOWN, Part.TRUNCATE, Part.UTIMENS)
 # By slot: the opcode by which the kernel is given it, and what must be bypassed for that.
 _GIVEN: Final[Mapping[int, tuple[Op, tuple[int, ...]]]] = {
@@ -79,11 +81,12 @@ def why_not_opened(
                 return (
                     f"{what} is {_done(option)}, and read and write bypass together or not at all"
                 )
-    if linked:
+    if linked and policy.lost_when_linked(format_)[1]:
         for rule in policy.rules.by_path:
             taken = _taken_by(rule, format_)
             if taken >= 0:
                 return _linked(rule, taken)
+        return _ELSEWHERE
     return ""
 
 
@@ -176,17 +179,17 @@ def why_not_given(
         if option.decision.kind is not Kind.BYPASS:
             whole = "setattr" if other in _SETATTR else f"what bypasses with {slot_name(slot)}"
             return f"one part of {whole} is {_done(option)}: {slot_name(other)}"
-    if linked:
+    if linked and op in policy.lost_when_linked(format_)[0]:
         for rule in policy.rules.by_path:
-            lost = _lost_by(rule, op, format_)
+            lost = _lost_by(rule, needed, format_)
             if lost >= 0:
                 return _linked(rule, lost)
+        return _ELSEWHERE
     return ""
 
 
-def _lost_by(rule: CompiledRule, op: Op, format_: int) -> int:
-    """A slot that *rule* decides so that *op* must stay with the daemon; -1 if there is none."""
-    slots: tuple[int, ...] = (*_SETATTR, Part.CHATTR) if op is Op.SETATTR else (op,)
+def _lost_by(rule: CompiledRule, slots: tuple[int, ...], format_: int) -> int:
+    """One of *slots* that *rule* decides so that it stays with the daemon; -1 if there is none."""
     if format_ in rule.types:
         for slot in slots:
             decision = rule.decisions.get(slot)
