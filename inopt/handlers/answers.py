@@ -16,6 +16,7 @@ from inopt.handlers.directory import ReaddirToken
 from inopt.handlers.serve import Context
 from inopt.handlers.serve.context import require_room
 from inopt.handlers.types import (
+    AnsweredAttributes,
     EntryAttributes,
     StatvfsData,
     attributes_of,
@@ -65,6 +66,10 @@ class Answers:
         return inode
 
     def _entry(self, header: Header, attr: EntryAttributes) -> bytes:
+        if type(attr) is AnsweredAttributes and not attr.nodeid:
+            nodeid = int.from_bytes(attr.payload[:8], "little")
+            if self.context.tree.table.get_or_none(nodeid) is not None:
+                return attr.payload
         inode = self._inode(header, attr)
         return self.context.dialect.entry(
             inode.nodeid, inode.generation, attributes_of(attr), validity_of(attr), inode.number
@@ -82,7 +87,7 @@ class Answers:
     def entry(self, header: Header, _body: Any, result: object) -> bytes:
         """LOOKUP, MKNOD, MKDIR, SYMLINK, LINK."""
         attr = expect(header, EntryAttributes, result)
-        if attr.st_ino:
+        if _is_positive(attr):
             return self._entry(header, attr)
         if header.opcode != Op.LOOKUP:
             raise MisuseError(f"the handler of {op_name(header.opcode)} returned st_ino 0")
@@ -93,6 +98,8 @@ class Answers:
     def attributes(self, header: Header, _body: Any, result: object) -> bytes:
         """GETATTR and SETATTR."""
         attr = expect(header, EntryAttributes, result)
+        if type(attr) is AnsweredAttributes and attr.nodeid == header.nodeid:
+            return attr.payload
         number = self._number(header.nodeid)
         return replies.attr(attributes_of(attr), validity_of(attr), number)
 
@@ -211,3 +218,10 @@ def _sized(value: bytes, size: int) -> bytes:
         return replies.xattr_size(len(value))
     require_room(len(value), size)
     return value
+
+
+def _is_positive(attr: EntryAttributes) -> bool:
+    """Whether an entry leads to an inode; looks at what the daemon answered without unpacking."""
+    if type(attr) is AnsweredAttributes and not attr.nodeid:
+        return any(attr.payload[:8])
+    return bool(attr.st_ino)

@@ -21,6 +21,7 @@ from inopt.handlers.directory import ReaddirToken, readdir_reply
 from inopt.handlers.failures import fail
 from inopt.handlers.serve import GIVES, Context, Serve, operations, undo
 from inopt.handlers.types import (
+    AnsweredAttributes,
     EntryAttributes,
     FileInfo,
     RequestContext,
@@ -95,17 +96,27 @@ class Daemon:
         return serve
 
     def _entry(self, payload: bytes) -> EntryAttributes:
+        return self.attributes_in(payload, 0)
+
+    def _attributes(self, nodeid: int, payload: bytes) -> EntryAttributes:
+        return self.attributes_in(payload, nodeid)
+
+    def attributes_in(self, payload: bytes, nodeid: int) -> EntryAttributes:
+        """The attributes in a reply: those of *nodeid*, or an entry if that is 0."""
+        return AnsweredAttributes(payload, nodeid, self.unpack)
+
+    def unpack(self, payload: bytes, nodeid: int) -> EntryAttributes:
+        """Like `attributes_in`, with every field filled in."""
+        if nodeid:
+            answered = kernel_replies.decode_attr(payload)
+            generation = self.context.tree.table.get(nodeid).generation
+            return entry_of(answered.attributes, answered.validity, nodeid, generation)
         reply: kernel_replies.EntryReply | kernel_replies.Entry2Reply
         if len(payload) == layouts.ENTRY_OUT.size:
             reply = kernel_replies.decode_entry(payload)
         else:
             reply = kernel_replies.decode_entry2(payload)
         return entry_of(reply.attributes, reply.validity, reply.nodeid, reply.generation)
-
-    def _attributes(self, nodeid: int, payload: bytes) -> EntryAttributes:
-        reply = kernel_replies.decode_attr(payload)
-        generation = self.context.tree.table.get(nodeid).generation
-        return entry_of(reply.attributes, reply.validity, nodeid, generation)
 
     def _info(self, payload: bytes) -> FileInfo:
         reply = kernel_replies.decode_open(payload)

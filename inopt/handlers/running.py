@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import os
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from threading import get_ident
 from typing import Any, Final
@@ -64,6 +64,15 @@ def handler_table(
         run = _later if inspect.iscoroutinefunction(method) else _now
         table[op] = partial(run, method, call, answers, tasks)
     return table
+
+
+def split(table: Sequence[Serve | None]) -> tuple[frozenset[int], frozenset[int]]:
+    """The opcodes that a table serves by async methods, and by plain ones."""
+    runs = {opcode: getattr(serve, "func", None) for opcode, serve in enumerate(table)}
+    return (
+        frozenset(opcode for opcode, run in runs.items() if run is _later),
+        frozenset(opcode for opcode, run in runs.items() if run is _now),
+    )
 
 
 def _now(

@@ -36,6 +36,14 @@ class Replies(Protocol):
         ...
 
 
+class Lead(Protocol):
+    """What may see to a job better than a task of its own would."""
+
+    def take(self, job: Job) -> bool:
+        """Whether it does; called where the request was read."""
+        ...
+
+
 def _nothing() -> None:
     return
 
@@ -71,6 +79,7 @@ class Tasks:
         self._token = trio.lowlevel.current_trio_token()
         self._pending: dict[int, _Pending] = {}
         self.replies: Replies | None = None
+        self.lead: Lead | None = None
         if timeout is not None:
             nursery.start_soon(self._watch, timeout)
 
@@ -91,7 +100,8 @@ class Tasks:
     def start(self, job: Job) -> None:
         """Begin a job; called by any thread."""
         try:
-            self._token.run_sync_soon(self._spawn, job)
+            if self.lead is None or not self.lead.take(job):
+                self._token.run_sync_soon(self.spawn, job)
         except trio.RunFinishedError:
             raise OSError(errno.ENOTCONN, "the session has ended") from None
 
@@ -105,12 +115,14 @@ class Tasks:
         if pending is not None and pending.scope is not None:
             pending.scope.cancel()
 
-    def _spawn(self, job: Job) -> None:
+    def spawn(self, job: Job) -> None:
+        """Begin a job in a task of its own; called in the trio thread."""
+        self._nursery.start_soon(self.run, job)
+
+    async def run(self, job: Job) -> None:
+        """Do a job here and now; called in a task."""
         scope = trio.CancelScope()
         self.begin(job.request.header, scope)
-        self._nursery.start_soon(self._run, job, scope)
-
-    async def _run(self, job: Job, scope: trio.CancelScope) -> None:
         header = job.request.header
         replies = self.replies
         assert replies is not None  # noqa: S101 - set before anything is read

@@ -145,6 +145,70 @@ def entry_of(
     return entry
 
 
+class AnsweredAttributes(EntryAttributes):
+    """What the daemon has answered with, which may go back to the kernel as it is.
+
+    Handlers that pass on what ``super()`` has returned never look into it, and then unpacking it
+    and packing it again would be most of the work. So that is done when somebody first does look,
+    or changes something: then the object becomes an `UnpackedAttributes`.
+
+    ``payload`` is the reply: attributes of *nodeid*, or an entry if that is 0. *unpack* makes
+    attributes of both.
+    """
+
+    __slots__ = ("nodeid", "payload", "unpack")
+
+    def __init__(
+        self, payload: bytes, nodeid: int, unpack: Callable[[bytes, int], EntryAttributes]
+    ) -> None:
+        super().__init__()
+        self.payload = payload
+        self.nodeid = nodeid
+        self.unpack = unpack
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        self.become_unpacked()
+        return self.__reduce_ex__(protocol)
+
+    def become_unpacked(self) -> None:
+        """Fill the fields in, and go on as an ordinary object."""
+        unpacked = self.unpack(self.payload, self.nodeid)
+        self.__class__ = UnpackedAttributes  # type: ignore[assignment]  # the layout is the same
+        for name in _ATTRIBUTE_FIELDS:
+            setattr(self, name, getattr(unpacked, name))
+
+
+class UnpackedAttributes(EntryAttributes):
+    """An `AnsweredAttributes` that somebody has looked into."""
+
+    __slots__ = ("nodeid", "payload", "unpack")
+
+
+_ATTRIBUTE_FIELDS: Final = (
+    "st_ino", "generation", "entry_timeout", "attr_timeout", "st_mode", "st_nlink", "st_uid",
+    "st_gid", "st_rdev", "st_size", "st_blksize", "st_blocks", "st_atime_ns", "st_mtime_ns",
+    "st_ctime_ns",
+)  # fmt: skip
+
+
+def _looked_into(name: str) -> property:
+    """The property that unpacks, when field *name* is read or written."""
+
+    def get(answered: AnsweredAttributes) -> Any:
+        answered.become_unpacked()
+        return getattr(answered, name)
+
+    def change(answered: AnsweredAttributes, value: Any) -> None:
+        answered.become_unpacked()
+        setattr(answered, name, value)
+
+    return property(get, change)
+
+
+for _name in _ATTRIBUTE_FIELDS:
+    setattr(AnsweredAttributes, _name, _looked_into(_name))
+
+
 def attributes_of(entry: EntryAttributes) -> Attributes:
     """What the kernel is told of an inode that a handler describes."""
     atime, atime_rest = divmod(entry.st_atime_ns, _SECOND)

@@ -7,27 +7,20 @@ single client down, so there is one, and others are only added while it is stuck
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final
 
 import structlog
 
 from inopt import syscalls
-from inopt.handlers.failures import DeniedError
-from inopt.handlers.gate import Gate, Substitute
-from inopt.handlers.serve import Context, Serve, undo
-from inopt.kernel.device import Device
 from inopt.kernel.negotiate import READ_BUFFER
-from inopt.ops import NO_REPLY, OPCODE_LIMIT, Op, op_name
+from inopt.session.leading import Leader
+from inopt.session.serving import ENDED, WITHDRAWN, Server, Worker
 from inopt.session.stats import Counts
-from inopt.wire import replies, requests
-from inopt.wire.bodies import Header, Interrupt
-from inopt.wire.requests import WireError
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
@@ -35,10 +28,6 @@ _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 INTERRUPT_SIGNAL: Final = signal.SIGUSR2
 _TICK: Final = 0.01  # seconds; a reader in one request for longer than this is stuck
 _QUIET_TICKS: Final = 10  # without a request before the watch goes to sleep
-_WITHDRAWN: Final = frozenset({errno.ENOENT, errno.EINTR, errno.EAGAIN})
-_ENDED: Final = frozenset({errno.ENODEV, errno.ECONNABORTED, errno.EBADF})
-_LARGEST_ERRNO: Final = 511
-_COPIED: Final = 8192  # up to so many bytes, joining header and payload beats writev(2)
 
 
 def take_signal() -> bool:
@@ -51,30 +40,18 @@ def take_signal() -> bool:
     return True
 
 
-class Observer(Protocol):
-    """Who is told of requests: see `inopt.testing.capture_requests`. Called by many threads."""
+class Reader(Worker, threading.Thread):
+    """One thread that serves requests.
 
-    def began(self, header: Header, body: Any, route: str) -> None:
-        """A request is about to be served; one that is denied does not begin."""
-        ...
-
-    def ended(self, header: Header, body: Any, route: str, number: int) -> None:
-        """It is answered, with an errno or 0. *body* is None if a task does so."""
-        ...
-
-
-class Reader(threading.Thread):
-    """One thread that serves requests. ``epoch`` and ``busy`` are for the descriptor cache."""
+    ``given``: bytes of a request in ``buffer`` that another has read for this one.
+    """
 
     def __init__(self, loop: Loop, number: int) -> None:
-        super().__init__(name=f"inopt-reader-{number}", daemon=True)
-        self.counts = Counts()
-        self.busy = False
+        threading.Thread.__init__(self, name=f"inopt-reader-{number}", daemon=True)
+        Worker.__init__(self, loop.server)
         self.parked = False
-        self.epoch = 0
-        self.served = 0
-        self.unique = 0
-        self.opcode = 0
+        self.given = 0
+        self.buffer = bytearray(READ_BUFFER)
         self.resume = threading.Event()
         self._loop = loop
 
@@ -82,144 +59,56 @@ class Reader(threading.Thread):
         """Serve until the session ends."""
         try:
             syscalls.unshare(syscalls.CLONE_FS)  # creating files sets this thread's umask
-            self._serve()
+            self._read_and_serve()
         except BaseException:
             _log.exception("a reader thread failed", reader=self.name)
         finally:
             self.busy = False
             self._loop.reader_ended(self)
 
-    def _serve(self) -> None:
+    def _read_and_serve(self) -> None:
         loop = self._loop
-        descriptor = loop.device.descriptor
-        buffer = bytearray(READ_BUFFER)
+        descriptor = loop.server.device.descriptor
+        buffer = self.buffer
         vector = [buffer]
-        cache = loop.context.tree.descriptors
         readv = os.readv
         while True:
             try:
                 received = readv(descriptor, vector)
             except OSError as error:
-                if error.errno in _WITHDRAWN:
+                if error.errno in WITHDRAWN:
                     continue
-                if error.errno in _ENDED:
+                if error.errno in ENDED:
                     return
                 raise
             if not received:
                 return  # the other end has closed; the kernel says ENODEV instead
-            self.epoch = cache.epoch
-            self.busy = True
             if loop.watch_sleeps:
                 loop.wake_watch()
-            self._answer(buffer, received)
-            self.busy = False
-            self.served += 1
-            if cache.retired:
-                cache.close_retired(self)
-            if loop.crowded and not loop.keep_reading(self):
-                return
-
-    def _answer(self, buffer: bytearray, received: int) -> None:
-        loop = self._loop
-        try:
-            header = requests.decode_header(buffer, received)
-        except WireError as error:
-            # Without a header there is nobody to answer; the kernel has never sent such a thing.
-            _log.error("not a request", error=str(error))
-            return
-        opcode = header.opcode
-        self.opcode = opcode
-        self.unique = header.unique
-        payload: bytes | None
-        body: Any = None
-        counted = self.counts.daemon
-        try:
-            body = loop.decoder.decode(header, buffer)
-            serve = loop.table[opcode]
-            gate = loop.gates[opcode]
-            if gate is not None:
-                handler = gate(header, body)
-                if handler is not None:
-                    serve = handler
-                    if not isinstance(handler, Substitute):
-                        counted = self.counts.handler
-            if loop.observer is not None:
-                loop.observer.began(header, body, self._route(counted))
-            payload = loop.special(header, body) if serve is None else serve(header, body)
-        except DeniedError as error:
-            self._fail(header, body, error.errno or errno.EACCES, self.counts.denied)
-            return
-        except OSError as error:
-            self._fail(header, body, error.errno or errno.EIO, counted)
-            return
-        except WireError as error:
-            _log.warning("request refused", opcode=op_name(opcode), error=str(error))
-            self._fail(header, body, error.errno, counted)
-            return
-        except Exception:
-            _log.exception("request failed", opcode=op_name(opcode), nodeid=header.nodeid)
-            self._fail(header, body, errno.EIO, counted)
-            return
-        counted[opcode] += 1
-        if loop.observer is not None and (payload is not None or opcode in NO_REPLY):
-            loop.observer.ended(header, body, self._route(counted), 0)
-        if payload is not None:
-            loop.send(header, payload)
-
-    def _route(self, counted: list[int]) -> str:
-        if counted is self.counts.daemon:
-            return "daemon"
-        return "handler" if counted is self.counts.handler else "denied"
-
-    def _fail(self, header: Header, body: Any, number: int, counted: list[int]) -> None:
-        opcode = header.opcode
-        if self._loop.observer is not None:
-            self._loop.observer.ended(header, body, self._route(counted), number)
-        if opcode < len(counted):
-            counted[opcode] += 1
-            if counted is not self.counts.denied:
-                self.counts.errors[opcode] += 1
-        if opcode not in NO_REPLY:
-            self._loop.send_error(header, number)
-
-
-def _tell(header: Header, length: int, error: OSError) -> None:
-    if error.errno not in _WITHDRAWN and error.errno not in _ENDED:
-        _log.error(
-            "the kernel refused a reply",
-            opcode=op_name(header.opcode),
-            nodeid=header.nodeid,
-            length=length,
-            error=error.strerror,
-        )
+            self.serve(buffer, received)
+            while loop.crowded:
+                if not loop.keep_reading(self):
+                    return
+                if not self.given:
+                    break
+                buffer = self.buffer
+                vector = [buffer]
+                received, self.given = self.given, 0
+                self.serve(buffer, received)
 
 
 class Loop:
     """The readers of one session, and the watch that adds some while others are stuck.
 
-    *table* has the function that serves each opcode; *limit* is the largest number of readers.
-    ``gates`` is what the policy says to a request first, and may be replaced at any time.
-    ``observer``, if there is one, is told of every request.
+    *limit* is the largest number of readers. ``interrupt_task`` is told of every INTERRUPT, too.
     *ended* is called from the last reader's thread when the kernel has ended the session.
     """
 
-    def __init__(
-        self,
-        device: Device,
-        decoder: requests.Decoder,
-        context: Context,
-        table: list[Serve | None],
-        limit: int,
-        ended: Callable[[], None],
-    ) -> None:
-        self.device = device
-        self.decoder = decoder
-        self.context = context
-        self.table = table
-        self.gates: list[Gate | None] = [None] * OPCODE_LIMIT
-        self.observer: Observer | None = None
+    def __init__(self, server: Server, limit: int, ended: Callable[[], None]) -> None:
+        self.server = server
+        server.interrupt = self._interrupt
         self.interrupt_task: Callable[[int], None] | None = None
-        self.task_counts = Counts()
+        self.leader: Leader | None = None
         self.limit = limit
         self.readers: list[Reader] = []
         self.crowded = False
@@ -227,6 +116,7 @@ class Loop:
         self._may_signal = True
         self._ended = ended
         self._closing = False
+        self._handed_over = False
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._watch = threading.Thread(target=self._watch_readers, name="inopt-watch", daemon=True)
@@ -240,7 +130,8 @@ class Loop:
     @property
     def counts(self) -> list[Counts]:
         """The counts of the tasks, and of all readers that there have been."""
-        return [self.task_counts, *(reader.counts for reader in self.readers)]
+        led = [] if self.leader is None else [self.leader.worker.counts]
+        return [self.server.task_counts, *led, *(reader.counts for reader in self.readers)]
 
     @property
     def active(self) -> int:
@@ -250,58 +141,7 @@ class Loop:
     def _add_reader(self) -> None:
         reader = Reader(self, len(self.readers))
         self.readers.append(reader)
-        self.context.tree.descriptors.workers.append(reader)
         reader.start()
-
-    # --- answers -------------------------------------------------------------------------------
-
-    def send(self, header: Header, payload: bytes) -> None:
-        """Answer a request. What the kernel does not take is taken back."""
-        descriptor = self.device.descriptor
-        try:
-            if len(payload) <= _COPIED:
-                os.write(descriptor, replies.message(header.unique, payload))
-            else:
-                head = replies.header(header.unique, len(payload))
-                os.writev(descriptor, (head, payload))
-        except OSError as error:
-            if payload:
-                undo(self.context, header.opcode, payload)
-            _tell(header, len(payload), error)
-
-    def send_error(self, header: Header, number: int) -> None:
-        """Answer a request with an errno."""
-        if not 0 < number <= _LARGEST_ERRNO:
-            number = errno.EIO
-        try:
-            os.write(self.device.descriptor, replies.error(header.unique, number))
-        except OSError as error:
-            _tell(header, 0, error)
-
-    def reply(self, header: Header, payload: bytes) -> None:
-        """Answer a request that a task has served."""
-        if self.observer is not None:
-            self.observer.ended(header, None, "handler", 0)
-        self.send(header, payload)
-
-    def refuse(self, header: Header, number: int) -> None:
-        """Answer a request that a task could not serve."""
-        if self.observer is not None:
-            self.observer.ended(header, None, "handler", number)
-        self.task_counts.errors[header.opcode] += 1
-        if header.opcode not in NO_REPLY:
-            self.send_error(header, number)
-
-    # --- requests that are about the session ---------------------------------------------------
-
-    def special(self, header: Header, body: object) -> bytes | None:
-        """Answer INTERRUPT and DESTROY; all else that nobody serves is ``ENOSYS``."""
-        if header.opcode == Op.INTERRUPT and isinstance(body, Interrupt):
-            self._interrupt(body.unique)
-            return None
-        if header.opcode == Op.DESTROY:
-            return b""
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
     def _interrupt(self, unique: int) -> None:
         if self.interrupt_task is not None:
@@ -327,7 +167,11 @@ class Loop:
             quiet = 0
             while quiet < _QUIET_TICKS and not self._closing:
                 time.sleep(_TICK)
-                now = [reader.served for reader in self.readers]
+                workers: list[Worker] = list(self.readers)
+                if self.leader is not None:
+                    self.leader.watch()
+                    workers.append(self.leader.worker)
+                now = [worker.served for worker in workers]
                 busy = [reader.busy and not reader.parked for reader in self.readers]
                 stuck = [
                     is_busy and was == served
@@ -344,6 +188,8 @@ class Loop:
 
     def _help(self) -> None:
         with self._lock:
+            if self._handed_over:
+                return
             self.crowded = True
             for reader in self.readers:
                 if reader.parked:
@@ -358,6 +204,14 @@ class Loop:
 
         Returns False when the session has ended meanwhile.
         """
+        leader = self.leader
+        if leader is not None and leader.owes:
+            reader.parked = True
+            reader.given, reader.buffer = leader.wait(reader.buffer)
+            with self._lock:
+                reader.parked = self._handed_over = False
+                self.crowded = self.active > 1
+            return not self._closing
         with self._lock:
             others = [other for other in self.readers if other is not reader and not other.parked]
             if not any(not other.busy for other in others):
@@ -367,6 +221,14 @@ class Loop:
         reader.resume.wait()
         reader.resume.clear()
         return not self._closing
+
+    def hand_over(self) -> bool:
+        """Called by a reader: whether it is the only one that reads; then it is to park."""
+        with self._lock:
+            if self.active != 1:
+                return False
+            self.crowded = self._handed_over = True
+            return True
 
     def reader_ended(self, reader: Reader) -> None:
         """Called by *reader* as the last thing it does; all others end with it."""

@@ -18,7 +18,7 @@ from inopt.handlers.daemon import Daemon
 from inopt.handlers.gate import Gate, gates
 from inopt.handlers.load import load_handlers
 from inopt.handlers.reach import Backing, SessionReach
-from inopt.handlers.running import handler_table, methods_of, served_by
+from inopt.handlers.running import handler_table, methods_of, served_by, split
 from inopt.handlers.serve import Context, Serve, operations
 from inopt.handlers.stock import stock_table
 from inopt.handlers.tasks import Tasks
@@ -138,14 +138,19 @@ class Policing:
         self.gates: list[Gate | None] = [None] * OPCODE_LIMIT
         self.prepared = prepared
         self.handlers: pyfuse3.Operations | None = None
+        # The opcodes of which async methods serve some, and of which plain ones do.
+        self.served_by: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
 
     async def start(self) -> None:
         """Make the handlers and let them begin."""
         self.handlers = await self._make(self.prepared)
         if self.handlers is not None and is_stock(self.prepared):
             self.table[:] = stock_table(self.handlers, self._context, self._tasks)
+            self.served_by = split(self.table)
             return
-        self.gates = gates(self._context, self.table, self._functions(self.handlers))
+        functions = self._functions(self.handlers)
+        self.gates = gates(self._context, self.table, functions)
+        self.served_by = split(functions)
 
     async def stop(self) -> None:
         """Nothing will be asked any more."""
@@ -186,6 +191,7 @@ class Policing:
         functions = self._functions(handlers)
         self._context.placement.adopt(policy)
         self.gates = gates(self._context, self.table, functions)
+        self.served_by = split(functions)
         self.prepared, self.handlers = prepared, handlers
         if isinstance(earlier, Handlers) and earlier is not handlers:
             await earlier.stopped()

@@ -20,7 +20,8 @@ from inopt.kernel.device import Device
 from inopt.kernel.negotiate import Terms
 from inopt.policy.load import load_policy
 from inopt.session import explain, places, reload, stats
-from inopt.session.loop import Loop, Observer
+from inopt.session.leading import QUICK, Leader
+from inopt.session.loop import Loop
 from inopt.session.policing import (
     Policing,
     Prepared,
@@ -31,6 +32,7 @@ from inopt.session.policing import (
     require_links,
     require_tier,
 )
+from inopt.session.serving import Observer, Server
 from inopt.session.settings import Settings
 from inopt.wire.requests import Decoder
 from inopt.wire.uapi import InitFlag
@@ -79,13 +81,14 @@ class Session:
             places.runtime_directory(),
         )
         self._policing = Policing(context, self._prepared, tasks, reach)
-        self._loop = tasks.replies = Loop(
+        self._server = tasks.replies = Server(
             self._device,
             Decoder(self.terms.minor, setxattr_ext=self.terms.has(InitFlag.SETXATTR_EXT)),
             context,
             self._policing.table,
-            settings.readers,
-            lambda: token.run_sync_soon(self._ended.set),
+        )
+        self._loop = Loop(
+            self._server, settings.readers, lambda: token.run_sync_soon(self._ended.set)
         )
         self._loop.interrupt_task = tasks.interrupt
         await self._policing.start()
@@ -96,13 +99,25 @@ class Session:
                 nursery.start_soon(self.unmount)
 
             self._redirection.enter_context(redirected(handlers, self._device, terminate))
-        self._loop.gates = self._policing.gates
+        self._server.gates = self._policing.gates
+        if self._policing.handlers is not None:
+            lead = Leader(self._server, tasks, nursery, self._loop.hand_over)
+            self._loop.leader = tasks.lead = lead
+            self._lead_what_waits()
         self._serves = True
         self._loop.start()
 
+    def _lead_what_waits(self) -> None:
+        """Let the trio thread read by itself as long as requests are for async handlers."""
+        lead = self._loop.leader
+        if lead is not None:
+            is_local = not self._context.tree.flushes_at_close
+            waiting, plain = self._policing.served_by
+            lead.serves((waiting | QUICK if is_local else waiting) - plain)
+
     def observe(self, observer: Observer | None) -> None:
         """Let *observer* be told of every request from now on; None ends that."""
-        self._loop.observer = observer
+        self._server.observer = observer
 
     @property
     def has_ended(self) -> bool:
@@ -136,7 +151,8 @@ class Session:
         async with self._reloading:
             prepared = await trio.to_thread.run_sync(self._prepare, name)
             policy = compile_for(prepared, self.terms)
-            self._loop.gates = await self._policing.replace(prepared, policy)
+            self._server.gates = await self._policing.replace(prepared, policy)
+            self._lead_what_waits()
             self._context.keep_caches(prepared.loaded.policy.cache)
             prepared.log_findings()
             report = await trio.to_thread.run_sync(self._settle)

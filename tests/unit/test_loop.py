@@ -25,6 +25,7 @@ from inopt.policy.load import parse_policy
 from inopt.policy.model import Cache
 from inopt.policy.rules import compile_rules
 from inopt.session.loop import INTERRUPT_SIGNAL, Loop
+from inopt.session.serving import Server
 from inopt.wire import bodies
 from inopt.wire.bodies import Header
 from inopt.wire.kernel_side import encode_request
@@ -49,7 +50,8 @@ class Kernel:
         )
         self.table = operations(context)
         device = Device(daemon.detach())
-        self.loop = Loop(device, Decoder(45), context, self.table, 4, self.ended.set)
+        self.server = Server(device, Decoder(45), context, self.table)
+        self.loop = Loop(self.server, 4, self.ended.set)
         self.loop.start()
 
     def send(self, unique: int, opcode: Op, body: bodies.Body, nodeid: int = _ROOT) -> None:
@@ -63,8 +65,8 @@ class Kernel:
         self._socket.close()
         assert self.ended.wait(10)
         assert self.loop.join(10)
-        self.loop.context.close()
-        self.loop.device.close()
+        self.server.context.close()
+        self.server.device.close()
 
     def receive(self) -> tuple[int, int, bytes]:
         """The next reply: its unique, its errno and its payload."""

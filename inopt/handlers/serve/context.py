@@ -48,7 +48,7 @@ class Context:
         "open_flags",
         "placement",
         "reads_back",
-        "set_id_validity",
+        "name_validity",
         "tree",
         "unsure_validity",
         "validity",
@@ -83,7 +83,7 @@ class Context:
         """From now on let the kernel believe what it is told for as long as *cache* says."""
         entry = seconds(cache.entry)
         self.validity = Validity.of(entry, seconds(cache.attributes))
-        self.set_id_validity = Validity.of(entry, 0)
+        self.name_validity = Validity.of(entry, 0)
         negative = seconds(cache.negative)
         self.negative = self.dialect.negative_entry(Validity.of(negative, 0)) if negative else None
 
@@ -121,10 +121,13 @@ class Context:
         the policy answers differently from caller to caller, or from moment to moment.
         """
         plan = inode.plan
-        if plan is not None and (plan.unsure or plan.attributes_unsure):
-            return self.unsure_validity
+        if plan is not None:
+            if plan.unsure:
+                return self.unsure_validity
+            if plan.attributes_unsure:
+                return self.name_validity
         if attributes.mode & _SET_ID and stat.S_ISREG(attributes.mode):
-            return self.set_id_validity
+            return self.name_validity
         return self.validity
 
     def open_reply_flags(self, plan: Plan, flags: int, backing_id: int) -> int:
