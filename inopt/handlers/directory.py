@@ -31,9 +31,9 @@ class ReaddirToken(pyfuse3.ReaddirToken):
     def __init__(self, size: int, *, plus: bool) -> None:
         self.entry: Callable[[EntryAttributes], bytes] = _unset
         self.number: Callable[[int], int] = _unset
-        self.page = DirectoryPage(size)
+        self.page: DirectoryPage = DirectoryPage(size)
         self.page.reset(size)
-        self.plus = plus
+        self.plus: bool = plus
         self.added: list[tuple[int, int]] = []
 
 

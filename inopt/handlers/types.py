@@ -51,10 +51,10 @@ class RequestContext(pyfuse3.RequestContext):
     __slots__ = ("gid", "pid", "uid", "umask")
 
     def __init__(self, uid: int, gid: int, pid: int, umask: int = 0) -> None:
-        self.uid = uid  # type: ignore[misc]  # read-only in the class above
-        self.gid = gid  # type: ignore[misc]  # read-only in the class above
-        self.pid = pid  # type: ignore[misc]  # read-only in the class above
-        self.umask = umask  # type: ignore[misc]  # read-only in the class above
+        self.uid: int = uid
+        self.gid: int = gid
+        self.pid: int = pid
+        self.umask: int = umask
 
     def __repr__(self) -> str:
         return f"RequestContext(uid={self.uid}, gid={self.gid}, pid={self.pid})"

@@ -27,9 +27,9 @@ class Caller:
     __slots__ = ("gid", "pid", "uid")
 
     def __init__(self, uid: int, gid: int, pid: int) -> None:
-        self.uid = uid
-        self.gid = gid
-        self.pid = pid
+        self.uid: int = uid
+        self.gid: int = gid
+        self.pid: int = pid
 
     @property
     def groups(self) -> frozenset[int]:

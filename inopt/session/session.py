@@ -66,7 +66,7 @@ class Session:
         self._redirection = ExitStack()
         self._serves = False
         found = mounts.find_mount(mountpoint)
-        self.device_minor = found.device_minor if found is not None else -1
+        self.device_minor: int = found.device_minor if found is not None else -1
 
     async def start(self, nursery: trio.Nursery) -> None:
         """Let the handlers begin, then serve. Tasks live in *nursery*."""

@@ -50,7 +50,7 @@ class FakeKernel:
         self.session = session
         self.requests = requests
         self.backing_ids = backing_ids
-        self.caller = caller or Caller()
+        self.caller: Caller = caller or Caller()
         self.wire = wire
 
     def by(self, uid: int, gid: int | None = None, pid: int = 1) -> FakeKernel:

@@ -68,7 +68,7 @@ class Wire:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _PACKET)
-        self.session_end = theirs.detach()
+        self.session_end: int = theirs.detach()
         self.minor = HIGHEST_MINOR
         self.setxattr_ext = True
         self.notifications: list[tuple[NotifyCode, bytes]] = []
