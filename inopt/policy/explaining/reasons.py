@@ -13,6 +13,7 @@ from inopt.policy.compiled import CompiledPolicy
 from inopt.policy.explaining.branches import Test
 from inopt.policy.explaining.phrases import topics
 from inopt.policy.explaining.sources import rule_name
+from inopt.policy.plan import NEEDED
 from inopt.policy.rules import CompiledRule, Decision, Kind
 from inopt.policy.words import Part, slot_name
 
@@ -21,17 +22,12 @@ OPENING: Final = (Op.READ, Op.WRITE, Part.OVERWRITE, Part.MMAP)
 
 _ELSEWHERE: Final = "the file has several names (hard links), and not all need be treated alike"
 
-_SETATTR: Final = (Part.CHMOD, Part.CHOWN, Part.TRUNCATE, Part.UTIMENS)
 # By slot: the opcode by which the kernel is given it, and what must be bypassed for that.
 _GIVEN: Final[Mapping[int, tuple[Op, tuple[int, ...]]]] = {
-    Op.GETATTR: (Op.GETATTR, (Op.GETATTR, Op.STATX)),
-    Op.STATX: (Op.STATX, (Op.GETATTR, Op.STATX)),
-    Op.READDIR: (Op.READDIR, (Op.READDIR, Op.OPENDIR)),
-    Op.OPEN: (
-        Op.OPEN,
-        (Op.OPEN, Op.READ, Op.WRITE, Part.OVERWRITE, Part.MMAP, Part.TRUNCATE),
-    ),
-} | dict.fromkeys(_SETATTR, (Op.SETATTR, _SETATTR))
+    slot: (op, needed)
+    for op, needed in NEEDED.items()
+    for slot in ((op,) if op in needed else needed)
+}
 
 
 class Option(NamedTuple):
@@ -177,7 +173,8 @@ def why_not_given(
             return f"{what}depends on {topics(tests)}{change}"
         option = options[0][1]
         if option.decision.kind is not Kind.BYPASS:
-            whole = "setattr" if other in _SETATTR else f"what bypasses with {slot_name(slot)}"
+            in_setattr = other in NEEDED[Op.SETATTR]
+            whole = "setattr" if in_setattr else f"what bypasses with {slot_name(slot)}"
             return f"one part of {whole} is {_done(option)}: {slot_name(other)}"
     if linked and op in policy.lost_when_linked(format_)[0]:
         for rule in policy.rules.by_path:
