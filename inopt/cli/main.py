@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from typing import Final
 
 import click
 
 from inopt._version import __version__
-from inopt.cli.check import check
-from inopt.cli.completion import completion
-from inopt.cli.doctor import doctor
-from inopt.cli.explain import explain
-from inopt.cli.mount import mount
-from inopt.cli.reload import reload
-from inopt.cli.schema import schema
-from inopt.cli.stats import stats
-from inopt.cli.umount import umount
 from inopt.exceptions import InoptError
 
+_COMMANDS: Final = (
+    "mount", "umount", "reload", "stats", "explain", "check", "doctor", "schema", "completion",
+)  # fmt: skip
 
-@click.group(
+
+class _Commands(click.Group):
+    """A command is imported when it is asked for: some need much that the others do not."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        found: click.Command = getattr(importlib.import_module(f"inopt.cli.{cmd_name}"), cmd_name)
+        return found
+
+
+@click.command(
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: inopt mount mirror /srv/data /mnt && inopt stats /mnt",
 )
 @click.version_option(__version__, prog_name="inopt")
 def inopt() -> None:
     """FUSE filesystems that stay out of the way: mount a directory under a policy."""
-
-
-for command in (mount, umount, reload, stats, explain, check, doctor, schema, completion):
-    inopt.add_command(command)
 
 
 def main() -> None:

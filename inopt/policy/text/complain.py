@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from itertools import islice
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import msgspec
-from jsonschema import ValidationError
 
 from inopt.policy.model import PolicyFile, Rule
 from inopt.policy.text.document import Document
 from inopt.policy.text.problems import Problems
 from inopt.policy.text.schema import validator
 from inopt.policy.text.wording import message, unknown_field
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
 
 _Steps: TypeAlias = tuple[str | int, ...]
 _Kind = TypeVar("_Kind")

@@ -8,13 +8,14 @@ from __future__ import annotations
 import inspect
 import re
 from functools import cache
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import msgspec
-from jsonschema import Draft7Validator
-from jsonschema.validators import extend
 
 from inopt.policy import model
+
+if TYPE_CHECKING:
+    from jsonschema import Draft7Validator
 
 JSON: TypeAlias = dict[str, Any]
 
@@ -64,6 +65,10 @@ def validator(definition: str | None = None) -> Draft7Validator:
 
     Unlike JSON, a policy tells 1 from 1.0.
     """
+    # Only a policy with mistakes needs it, and it takes long to import.
+    from jsonschema import Draft7Validator  # noqa: PLC0415
+    from jsonschema.validators import extend  # noqa: PLC0415
+
     whole = schema()
     if definition is not None:
         reference = {"$ref": f"{_REFERENCE}{definition}"}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Any, Final
-
-from jsonschema import ValidationError
+from typing import TYPE_CHECKING, Any, Final
 
 from inopt.policy.text.problems import shown
 from inopt.policy.text.schema import JSON, resolved
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
 
 _LONGEST_WORD: Final = 40  # nothing longer is looked up: it would take long
 _MOST_LISTED: Final = 12
