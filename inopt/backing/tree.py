@@ -19,6 +19,7 @@ from inopt import syscalls
 from inopt.backing.descriptors import DescriptorCache
 from inopt.backing.filesystems import Filesystem, flushes_at_close, mount_descriptor
 from inopt.backing.inodes import FOREIGN, ROOT_NODEID, Inode, InodeTable, Key, inode_number_of
+from inopt.wire.directory import DOTS
 from inopt.wire.replies import Attributes
 
 _HANDLE_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -104,7 +105,7 @@ class Tree:
 
     def resolve(self, parent: Inode, name: bytes) -> tuple[Inode, Attributes]:
         """Look *name* up in *parent*, and count the lookup."""
-        if name in (b".", b".."):
+        if name in DOTS:
             return self._resolve_dots(parent, name)
         return self.resolve_at(self.descriptor(parent), name)
 

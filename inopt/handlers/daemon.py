@@ -33,10 +33,10 @@ from inopt.ops import Op
 from inopt.wire import bodies, kernel_replies, layouts, uapi
 from inopt.wire.attributes import encode_rdev
 from inopt.wire.bodies import NO_EXTENSIONS, Header
+from inopt.wire.directory import DOTS
 
 LARGEST_XATTR: Final = 64 << 10
 _PAGE: Final = 32 << 10
-_DOTS: Final = (b".", b"..")
 
 
 class Request(NamedTuple):
@@ -355,7 +355,7 @@ class Daemon:
                     )
                     if not entry.nodeid:
                         found.st_mode = plus.dirent.type << 12
-                        if plus.dirent.name in _DOTS:
+                        if plus.dirent.name in DOTS:
                             found.st_ino = plus.dirent.inode
                     yield plus.dirent.name, found, plus.dirent.next_offset
                     offset = plus.dirent.next_offset
@@ -365,7 +365,7 @@ class Daemon:
     def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """Give entries from *start_id* on to `readdir_reply`, until it returns False."""
         for name, attributes, next_id in self.entries(fh, start_id):
-            is_lookup = name not in _DOTS and attributes.st_ino > 0
+            is_lookup = name not in DOTS and attributes.st_ino > 0
             if not readdir_reply(token, name, attributes, next_id):
                 if is_lookup:
                     self.forget([(attributes.st_ino, 1)])

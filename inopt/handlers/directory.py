@@ -8,11 +8,10 @@ from typing import Any, Final
 import pyfuse3
 
 from inopt.handlers.types import EntryAttributes
-from inopt.wire.directory import DirectoryPage
+from inopt.wire.directory import DOTS, DirectoryPage
 
 _stock: Final = pyfuse3.readdir_reply
 _NO_ENTRY: Final = bytes(128)
-_DOTS: Final = (b".", b"..")
 
 
 def _unset(_given: Any) -> Any:
@@ -45,7 +44,7 @@ def readdir_reply(token: Any, name: bytes, attr: EntryAttributes, next_id: int) 
     if not isinstance(token, ReaddirToken):
         return bool(_stock(token, name, attr, next_id))
     kind = attr.st_mode >> 12
-    is_lookup = name not in _DOTS and attr.st_ino > 0
+    is_lookup = name not in DOTS and attr.st_ino > 0
     number = token.number(attr.st_ino) or next_id
     if not token.plus:
         fits = token.page.add(number, next_id, kind, name)

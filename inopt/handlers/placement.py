@@ -25,12 +25,12 @@ from inopt.policy.facts import Attributes, ReadXattr
 from inopt.policy.paths.match import State
 from inopt.policy.plan import Plan
 from inopt.wire.bodies import Header
+from inopt.wire.directory import DOTS
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
 # The name under which a file without a name (O_TMPFILE) is judged: no file can have it.
 NAMELESS: Final = b"/"
-_DOTS: Final = (b".", b"..")
 
 _DEFAULT_ACL: Final = "system.posix_acl_default"
 _ACL_ENTRY: Final = struct.Struct("<HHI")  # tag, permissions, id; after 4 bytes of version
@@ -251,7 +251,7 @@ class Placement:
         if self._plain is not None:
             inode.plan = self._plain
             return
-        if name in _DOTS:
+        if name in DOTS:
             plan = self.plan(inode)
         else:
             state = self.step(parent, name)
@@ -276,7 +276,7 @@ class Placement:
 
     def shows(self, directory: Inode, descriptor: int, name: bytes) -> bool:
         """Whether a listing of *directory*, open as *descriptor*, shows *name*."""
-        if name in _DOTS:
+        if name in DOTS:
             return True
         state = self.step(directory, name)
         if not self.policy.may_hide(state):

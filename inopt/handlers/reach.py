@@ -24,6 +24,7 @@ from inopt.policy.callers import Caller
 from inopt.policy.plan import HANDLER, KERNEL
 from inopt.policy.words import SLOTS, slot_name
 from inopt.wire import bodies, notifications, uapi
+from inopt.wire.directory import DOTS
 
 
 class Backing:
@@ -46,7 +47,7 @@ class Backing:
 
     def open_beneath(self, directory: int, name: bytes, flags: int, mode: int = 0o600) -> int:
         """A new descriptor of *name* in a directory; a symbolic link is not followed."""
-        if b"/" in name or name in (b"", b".", b".."):
+        if b"/" in name or name in (b"", *DOTS):
             fail(errno.EINVAL)
         flags |= os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = self.open(directory, os.O_PATH | os.O_DIRECTORY)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import pyfuse3
 
@@ -28,8 +28,6 @@ from inopt.ops import Op
 from inopt.wire import bodies, notifications, replies
 from inopt.wire.attributes import Attributes
 from inopt.wire.bodies import Header
-
-_DOTS: Final = (b".", b"..")
 
 
 class StockAnswers(Answers):

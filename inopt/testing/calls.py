@@ -13,6 +13,7 @@ from inopt.testing.wire import LARGEST, Answer, Caller, Wire
 from inopt.wire import bodies, kernel_side, layouts, uapi
 from inopt.wire.attributes import encode_rdev
 from inopt.wire.bodies import NO_EXTENSIONS, Extensions
+from inopt.wire.directory import DOTS
 from inopt.wire.kernel_side import (
     AttrReply,
     CreateReply,
@@ -301,7 +302,7 @@ class FakeKernel:
             names += [entry.name for entry in page]
             offset = page[-1].next_offset
         await self.releasedir(handle, nodeid=nodeid)
-        return sorted(name for name in names if name not in (b".", b".."))
+        return sorted(name for name in names if name not in DOTS)
 
     async def releasedir(self, handle: int, *, nodeid: int = ROOT) -> None:
         """RELEASEDIR."""

@@ -13,6 +13,9 @@ from typing import Final
 
 from inopt.wire import layouts
 
+DOTS: Final = (b".", b"..")
+"""The names by which a directory lists itself and its parent; neither is a lookup."""
+
 _DIRENT_SIZE: Final = layouts.DIRENT.size
 _PLUS_SIZE: Final = layouts.ENTRY_OUT.size + _DIRENT_SIZE
 _PREPARED: Final = 33

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from inopt.wire import bodies, layouts
 from inopt.wire.bodies import NO_EXTENSIONS, Body, Extensions, Header
+from inopt.wire.directory import DOTS
 from inopt.wire.extensions import decode_extensions
 from inopt.wire.plain import HEADER_SIZE, Buffer, DecodeBody, bad_name, wrong_size
 
@@ -20,12 +21,11 @@ if TYPE_CHECKING:
 
 
 _SLASH: Final = ord("/")
-_DOTS: Final = frozenset({b".", b".."})
 
 
 def _component(header: Header, name: bytes) -> bytes:
     """Check a directory entry's name that is to be made, removed or moved."""
-    if not name or _SLASH in name or name in _DOTS:
+    if not name or _SLASH in name or name in DOTS:
         raise bad_name(header, name)
     return name
 

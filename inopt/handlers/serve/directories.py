@@ -20,11 +20,10 @@ from inopt.handlers.serve.context import Context
 from inopt.handlers.serve.data import synchronize
 from inopt.wire import bodies
 from inopt.wire.bodies import Header
-from inopt.wire.directory import DirectoryPage
+from inopt.wire.directory import DOTS, DirectoryPage
 
 _LARGEST_PAGE: Final = 64 << 10
 _NO_ENTRY: Final = bytes(128)
-_DOTS: Final = (b".", b"..")
 
 
 class _Room:
@@ -111,7 +110,7 @@ def _add_plus(
     if not page.fits(len(name), plus=True):
         return False
     payload = _NO_ENTRY
-    if name not in _DOTS:
+    if name not in DOTS:
         # Gone, or not to be looked at: the kernel gets the name alone and asks when it must.
         with suppress(OSError):
             inode, attributes = context.tree.resolve_at(directory.descriptor, name)
