@@ -33,7 +33,6 @@ _IGNORE_CASE: Final = frozenset(
         0x0000482B,  # hfsplus
     }
 )
-_FS_IOC_GETFLAGS: Final = 0x80086601
 _FS_CASEFOLD_FL: Final = 0x40000000  # linux/fs.h: of a directory
 
 
@@ -106,7 +105,7 @@ def ignores_case(directory: int) -> bool:
     except OSError:
         return False
     try:
-        fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, flags)
+        fcntl.ioctl(descriptor, syscalls.FS_IOC_GETFLAGS, flags)
     except OSError:
         return False  # it has no such flags
     finally:

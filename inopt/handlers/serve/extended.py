@@ -11,14 +11,14 @@ from inopt.backing.caller import acting_as
 from inopt.backing.inodes import Inode
 from inopt.handlers.failures import fail
 from inopt.handlers.serve.context import Context, require_room
+from inopt.syscalls import FS_IOC_GETFLAGS
 from inopt.wire import bodies, replies, uapi
 from inopt.wire.bodies import Header
 
 _ACL_PREFIX: Final = b"system.posix_acl_"
 _TRUSTED_PREFIX: Final = "trusted."
 
-# linux/fs.h; the kernel's client sends the first two with 4 bytes though they say 8.
-_FS_IOC_GETFLAGS: Final = 0x80086601
+# linux/fs.h; the kernel's client sends GETFLAGS and SETFLAGS with 4 bytes though they say 8.
 _FS_IOC_SETFLAGS: Final = 0x40086602
 _FS_IOC_GETVERSION: Final = 0x80087601
 _FS_IOC_GETFSLABEL: Final = 0x81009431
@@ -28,8 +28,8 @@ _FS_IOC_FSSETXATTR: Final = 0x401C5820
 _FS_IOC32_GETFLAGS: Final = 0x80046601
 _FS_IOC32_SETFLAGS: Final = 0x40046602
 _READING: Final = {
-    _FS_IOC_GETFLAGS: _FS_IOC_GETFLAGS,
-    _FS_IOC32_GETFLAGS: _FS_IOC_GETFLAGS,
+    FS_IOC_GETFLAGS: FS_IOC_GETFLAGS,
+    _FS_IOC32_GETFLAGS: FS_IOC_GETFLAGS,
     _FS_IOC_FSGETXATTR: _FS_IOC_FSGETXATTR,
     _FS_IOC_GETVERSION: _FS_IOC_GETVERSION,
     _FS_IOC_GETFSLABEL: _FS_IOC_GETFSLABEL,

@@ -22,10 +22,6 @@ Made = TypeVar("Made")
 
 _thread: Final = threading.local()
 
-_RENAME_NOREPLACE: Final = 1
-_RENAME_EXCHANGE: Final = 2
-_RENAME_WHITEOUT: Final = 4
-
 
 def lookup(context: Context, header: Header, body: bodies.Lookup) -> bytes:
     """LOOKUP: a name in a directory becomes an inode."""
@@ -225,7 +221,7 @@ def rename(context: Context, header: Header, body: bodies.Rename) -> bytes:
     old_parent = tree.table.get(header.nodeid)
     new_parent = tree.table.get(body.new_directory)
     victim = -1
-    if not body.flags & (_RENAME_NOREPLACE | _RENAME_EXCHANGE):
+    if not body.flags & (syscalls.RENAME_NOREPLACE | syscalls.RENAME_EXCHANGE):
         victim = tree.probe(new_parent, body.new_name)
 
     def move() -> None:
@@ -238,7 +234,7 @@ def rename(context: Context, header: Header, body: bodies.Rename) -> bytes:
         )
 
     try:
-        if body.flags & _RENAME_WHITEOUT:
+        if body.flags & syscalls.RENAME_WHITEOUT:
             # It makes an inode: the whiteout that is left behind is the caller's.
             create_as(header.uid, header.gid, (), header.pid, move)
         else:
