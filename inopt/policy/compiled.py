@@ -33,9 +33,7 @@ class Treatment:
     that a rule promises changes. ``conditions`` are the facts that decisions depend on.
     """
 
-    __slots__ = (
-        "chains", "conditions", "is_trivial", "lists_all", "plans", "settled", "stays_bypassed",
-    )  # fmt: skip
+    __slots__ = ("chains", "conditions", "lists_all", "plans", "settled", "stays_bypassed")
 
     def __init__(self, chains: dict[int, Chain], *, lists_all: bool) -> None:
         self.chains = chains
@@ -51,9 +49,6 @@ class Treatment:
             if slot != _VISIBLE and not any(conditions for conditions, _, _ in chain)
         )
         self.stays_bypassed = not _may_lose_bypass(chains)
-        self.is_trivial = all(
-            len(chain) == 1 and chain[0][2] in (_BYPASS, True) for chain in chains.values()
-        )
         self.plans: dict[tuple[int, _Loss], Plan] = {}
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from enum import IntEnum
 from types import MappingProxyType
 from typing import Final, TypeAlias
 
@@ -24,15 +23,6 @@ DAEMON: Final = 0
 HANDLER: Final = -1
 KERNEL: Final = -2
 CONDITIONAL: Final = -3
-
-
-class Route(IntEnum):
-    """Who serves an operation, as reports name it."""
-
-    DAEMON = DAEMON
-    HANDLER = HANDLER
-    KERNEL = KERNEL
-    DENY = 1
 
 
 # What a caller's identity leads to: tests in order, the last one without a test.
