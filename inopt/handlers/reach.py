@@ -183,15 +183,8 @@ class SessionReach:
         return Caller(ctx.uid, ctx.gid, ctx.pid)
 
     async def _tell(self, message: bytes) -> bool:
-        def tell() -> bool:
-            try:
-                os.write(self._device.descriptor, message)
-            except FileNotFoundError:
-                return False
-            return True
-
         # In a thread: the kernel may wait for a page that only this loop can bring.
-        return await trio.to_thread.run_sync(tell)
+        return await trio.to_thread.run_sync(self._device.notify, message)
 
     async def invalidate_inode(self, inode: int, *, attributes_only: bool = False) -> bool:
         """Make the kernel drop what it remembers of an inode; False if it remembers nothing."""

@@ -7,10 +7,9 @@ Such a filesystem has inode numbers and file handles of its own. What it calls i
 from __future__ import annotations
 
 import errno
-import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,6 +18,7 @@ import pyfuse3
 from inopt.handlers.answers import Answers, expect
 from inopt.handlers.daemon import Request
 from inopt.handlers.directory import ReaddirToken, readdir_reply
+from inopt.handlers.failures import fail
 from inopt.handlers.running import handler_table
 from inopt.handlers.serve import Context, Serve
 from inopt.handlers.tasks import Job, Tasks
@@ -132,11 +132,11 @@ def redirected(
 
 def _notifications(device: Device) -> dict[str, Callable[..., Any]]:
     def tell(message: bytes) -> None:
-        os.write(device.descriptor, message)
+        if not device.notify(message):
+            fail(errno.ENOENT)
 
     def invalidate_inode(inode: int, attr_only: bool = False) -> None:
-        with suppress(FileNotFoundError):
-            tell(notifications.invalidate_inode(inode, -1 if attr_only else 0, 0))
+        device.notify(notifications.invalidate_inode(inode, -1 if attr_only else 0, 0))
 
     def invalidate_entry(inode_p: int, name: bytes, deleted: int = 0) -> None:
         if deleted:

@@ -49,6 +49,19 @@ class Device:
         """Give an id back. Files open by it are not affected."""
         fcntl.ioctl(self.descriptor, _BACKING_CLOSE, bytearray(_U32.pack(backing_id)))
 
+    def notify(self, message: bytes) -> bool:
+        """Send a notification (`inopt.wire.notifications`); False if it is about nothing known.
+
+        Raises `OSError` for anything else: ``EINVAL`` (this kernel has no such notification),
+        ``ENOTDIR``, ``ENOTEMPTY``, ``EBUSY`` (of a name that was to be deleted). May wait for
+        pages that requests in flight are to bring.
+        """
+        try:
+            os.write(self.descriptor, message)
+        except FileNotFoundError:
+            return False
+        return True
+
     def close(self) -> None:
         """Close the descriptor; the last one of a session ends it."""
         if self.descriptor >= 0:

@@ -240,8 +240,8 @@ def begin(
 
 
 def _invalidate_attributes(device: Device, nodeid: int) -> None:
-    with suppress(OSError):  # ENOENT: the kernel does not know it any more
-        os.write(device.descriptor, notifications.invalidate_inode(nodeid, -1, 0))
+    with suppress(OSError):
+        device.notify(notifications.invalidate_inode(nodeid, -1, 0))
 
 
 def _open_tree(source: str, budget: int) -> Tree:

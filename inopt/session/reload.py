@@ -75,5 +75,5 @@ def _expire_names(device: Device, context: Context, directory: Inode, flags: int
 
 
 def _tell(device: Device, message: bytes) -> None:
-    with suppress(OSError):  # ENOENT: the kernel does not know it any more
-        os.write(device.descriptor, message)
+    with suppress(OSError):
+        device.notify(message)
