@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -66,6 +66,18 @@ class Caller:
         return _UNKNOWN
 
 
+class HasIds(Protocol):
+    """Somebody with a user and groups."""
+
+    @property
+    def uid(self) -> int:
+        """The user."""
+
+    @property
+    def groups(self) -> frozenset[int]:
+        """All groups."""
+
+
 class CallerTest(msgspec.Struct, frozen=True):
     """What a rule says about the caller; None and empty are no matter. Patterns are as given."""
 
@@ -78,15 +90,19 @@ class CallerTest(msgspec.Struct, frozen=True):
     not_exe: tuple[str, ...] = ()
     not_cgroup: tuple[str, ...] = ()
 
+    def holds_of_ids(self, who: HasIds) -> bool:
+        """Whether what is said of users and groups is true of *who*."""
+        if self.users is not None and who.uid not in self.users:
+            return False
+        if self.not_users is not None and who.uid in self.not_users:
+            return False
+        if self.groups is not None and not self.groups & who.groups:
+            return False
+        return self.not_groups is None or not self.not_groups & who.groups
+
     def holds(self, caller: Caller) -> bool:
         """Whether all that is said is true of *caller*."""
-        if self.users is not None and caller.uid not in self.users:
-            return False
-        if self.not_users is not None and caller.uid in self.not_users:
-            return False
-        if self.groups is not None and not self.groups & caller.groups:
-            return False
-        if self.not_groups is not None and self.not_groups & caller.groups:
+        if not self.holds_of_ids(caller):
             return False
         if self.exe and not _among(self.exe, caller.exe):
             return False

@@ -71,12 +71,6 @@ def holds(test: CallerTest, caller: Identity | None) -> bool | None:
     """Whether all that a rule says is true of *caller*; None if that cannot be told."""
     if caller is None:
         return None
-    if test.users is not None and caller.uid not in test.users:
-        return False
-    if test.not_users is not None and caller.uid in test.not_users:
-        return False
-    if test.groups is not None and not test.groups & caller.groups:
-        return False
-    if test.not_groups is not None and test.not_groups & caller.groups:
+    if not test.holds_of_ids(caller):
         return False
     return None if test.exe or test.not_exe or test.cgroup or test.not_cgroup else True
