@@ -14,6 +14,7 @@ import pyfuse3
 from inopt.backing.inodes import Inode
 from inopt.handlers.directory import ReaddirToken
 from inopt.handlers.serve import Context
+from inopt.handlers.serve.attributes import statfs_reply
 from inopt.handlers.serve.context import require_room
 from inopt.handlers.types import (
     AnsweredAttributes,
@@ -182,17 +183,7 @@ class Answers:
 
     def statfs(self, header: Header, _body: Any, result: object) -> bytes:
         """STATFS."""
-        status = expect(header, StatvfsData, result)
-        return replies.statfs(
-            status.f_blocks,
-            status.f_bfree,
-            status.f_bavail,
-            status.f_files,
-            status.f_ffree,
-            status.f_bsize,
-            status.f_namemax,
-            status.f_frsize,
-        )
+        return statfs_reply(expect(header, StatvfsData, result))
 
     def xattr(self, header: Header, body: Any, result: object) -> bytes:
         """GETXATTR; a size of 0 asks how long the value is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from inopt import syscalls
 from inopt.backing.caller import acting_as, groups_of
@@ -15,6 +15,9 @@ from inopt.handlers.serve.data import truncate
 from inopt.wire import bodies, replies, uapi
 from inopt.wire.bodies import Header
 from inopt.wire.replies import Attributes
+
+if TYPE_CHECKING:
+    import pyfuse3
 
 _UNCHANGED: Final = -1
 _CHANGES: Final = (
@@ -144,7 +147,11 @@ def readlink(context: Context, header: Header, _body: bodies.Readlink) -> bytes:
 def statfs(context: Context, header: Header, _body: bodies.Statfs) -> bytes:
     """STATFS."""
     tree = context.tree
-    status = os.statvfs(tree.descriptor(tree.table.get(header.nodeid)))
+    return statfs_reply(os.statvfs(tree.descriptor(tree.table.get(header.nodeid))))
+
+
+def statfs_reply(status: os.statvfs_result | pyfuse3.StatvfsData) -> bytes:
+    """The payload that tells the numbers of a filesystem."""
     return replies.statfs(
         status.f_blocks,
         status.f_bfree,
