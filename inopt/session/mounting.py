@@ -1,4 +1,4 @@
-"""One mount from beginning to end: mount, negotiate, serve, unmount."""
+"""From settings to a session, and back: check the source, mount, negotiate INIT, unmount."""
 
 from __future__ import annotations
 

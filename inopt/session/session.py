@@ -1,4 +1,4 @@
-"""One mount from beginning to end: mount, negotiate, serve, unmount."""
+"""A mounted session: serving, counting, replacing its policy, until it is stopped and closed."""
 
 from __future__ import annotations
 
