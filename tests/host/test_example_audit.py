@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -95,16 +94,3 @@ def test_beside_the_log(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert [record["opcode"] for record in records(trail)] == ["MKDIR"]
         assert trail.stat().st_mode & 0o777 == 0o600
     trail.unlink()
-
-
-def test_demo(host: None) -> None:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLE / "demo.py")],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert '"opcode": "RENAME' in done.stdout
-    assert "READ: none; WRITE: none" in done.stdout

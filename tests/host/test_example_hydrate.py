@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -195,15 +194,3 @@ def test_unmounting_amid_a_fetch(place: Path, monkeypatch: pytest.MonkeyPatch) -
         waiting.communicate()
         assert mount.complaints() == []
     assert os.listxattr(place / "back" / "h") == [PLACEHOLDER]
-
-
-def test_demo(host: None) -> None:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLE / "demo.py")],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "READ: none; WRITE: none" in done.stdout

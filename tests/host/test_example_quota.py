@@ -6,7 +6,6 @@ import errno
 import mmap
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -236,15 +235,3 @@ def test_users_are_limited_and_the_scan_counts(host: None, place: Path) -> None:
         done = inopt("mount", str(EXAMPLE / "quota.yaml"), str(back), str(place / "mnt"))
         assert done.returncode != 0
         assert "nowhere" in done.stderr
-
-
-def test_demo(host: None) -> None:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLE / "demo.py")],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Disk quota exceeded" in done.stdout

@@ -8,8 +8,6 @@ import mmap
 import os
 import pickle
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -230,15 +228,3 @@ def test_what_members_write_shows_masked_at_once(mount: Mount) -> None:
     assert as_member((mount.path / "made.txt").read_bytes) == b"a@b.org"
     (mount.source / "made.txt").chmod(0o644)
     assert as_other((mount.path / "made.txt").read_bytes) == b"*******"
-
-
-def test_demo(host: None) -> None:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLE / "demo.py")],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "1003,****" in done.stdout

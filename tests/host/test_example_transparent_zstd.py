@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -220,15 +219,3 @@ def test_readers_and_writers_at_once(mount: Mount) -> None:
         thread.join()
     assert failures == []
     assert is_packed(mount, "busy.txt")
-
-
-def test_demo(host: None) -> None:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLE / "demo.py")],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "no more bottles" in done.stdout

@@ -5,7 +5,6 @@ from __future__ import annotations
 import mmap
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -197,15 +196,3 @@ def test_reads_and_writes_bypass(mount: Mount) -> None:
     assert before["READ"] == after["READ"]
     assert before["WRITE"] == after["WRITE"]
     assert after["OPEN"]["handler"] > before["OPEN"]["handler"]
-
-
-def test_demo(host: None) -> None:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLE / "demo.py")],
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "READ: none; WRITE: none" in done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -11,18 +12,6 @@ from types import ModuleType
 from typing import Final, NamedTuple
 
 import pytest
-from host import (
-    test_battery_acl,
-    test_battery_creation,
-    test_battery_data,
-    test_battery_listing,
-    test_battery_locks,
-    test_battery_names,
-    test_battery_open,
-    test_battery_owners,
-    test_battery_times,
-    test_battery_xattrs,
-)
 from support.battery import Battery, Stage
 from support.mounting import in_place, inopt, mounts_below
 from support.programs import within
@@ -110,16 +99,10 @@ def scenarios(*modules: ModuleType) -> list[Scenario]:
 
 
 SCENARIOS: Final = scenarios(
-    test_battery_acl,
-    test_battery_creation,
-    test_battery_data,
-    test_battery_listing,
-    test_battery_locks,
-    test_battery_names,
-    test_battery_open,
-    test_battery_owners,
-    test_battery_times,
-    test_battery_xattrs,
+    *(
+        importlib.import_module(f"host.{path.stem}")
+        for path in sorted(Path(__file__).parent.glob("test_battery_*.py"))
+    )
 )
 
 

@@ -12,17 +12,23 @@ import trio
 from inopt import EntryAttributes, FileInfo, FUSEError, Handlers
 
 
+def _asked_for(name: bytes) -> str:
+    """The word that an extended attribute's name is about. Raises what it asks to be raised."""
+    word = name.removeprefix(b"user.").decode()
+    if word == "fuse-error":
+        raise FUSEError(errno.EDQUOT)
+    if word == "os-error":
+        raise OSError(errno.ENOSPC, "full")
+    if word == "bug":
+        raise ZeroDivisionError("a bug")
+    return word
+
+
 class Troubled(Handlers):
     """What `getxattr` is asked for is what happens; all else serves as usual."""
 
     async def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:
-        word = name.removeprefix(b"user.").decode()
-        if word == "fuse-error":
-            raise FUSEError(errno.EDQUOT)
-        if word == "os-error":
-            raise OSError(errno.ENOSPC, "full")
-        if word == "bug":
-            raise ZeroDivisionError("a bug")
+        word = _asked_for(name)
         if word == "wrong":
             return "text"  # type: ignore[return-value]
         if word == "sleep":
@@ -62,13 +68,7 @@ class TroubledPlain(Troubled):
     """The same in a plain method, as far as that can be."""
 
     def getxattr(self, inode: int, name: bytes, ctx: Any) -> bytes:  # type: ignore[override]
-        word = name.removeprefix(b"user.").decode()
-        if word == "fuse-error":
-            raise FUSEError(errno.EDQUOT)
-        if word == "os-error":
-            raise OSError(errno.ENOSPC, "full")
-        if word == "bug":
-            raise ZeroDivisionError("a bug")
+        word = _asked_for(name)
         if word == "wrong":
             return "text"  # type: ignore[return-value]
         if word == "late":
