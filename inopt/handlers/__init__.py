@@ -1,1 +1,1 @@
-"""What does not bypass: the daemon's own answers, and (later) users' handlers."""
+"""What does not bypass: the daemon's own answers, and users' handlers."""
