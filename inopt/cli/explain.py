@@ -35,7 +35,7 @@ from inopt.policy.linting.findings import Level
 from inopt.policy.linting.linter import lint
 from inopt.policy.load import Loaded, load_policy, shipped_policies
 from inopt.policy.rules import compile_rules
-from inopt.session import control
+from inopt.session import asking
 
 # What the drafts of inode-operations passthrough (2026, version 2) take in an ops_mask.
 _DRAFT = OpsMask.of(Op.GETATTR, Op.STATX, Op.SETATTR, Op.READDIR)
@@ -253,7 +253,7 @@ def _of_mount(mountpoint: str, paths: Sequence[str], request: _Request) -> dict[
         raise UsageError("--mount: name a PATH in the mount, too")
     socket = control_path_of(mountpoint)
     answers = [
-        control.ask(socket, "explain", path=_inside(mountpoint, path), caller=request.caller)
+        asking.ask(socket, "explain", path=_inside(mountpoint, path), caller=request.caller)
         for path in paths
     ]
     return {

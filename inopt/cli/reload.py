@@ -10,7 +10,7 @@ import msgspec
 
 from inopt.cli.stats import control_path_of
 from inopt.policy.load import load_policy
-from inopt.session import control
+from inopt.session import asking
 
 _PATIENCE: Final = 120.0  # seconds: a daemon that knows millions of inodes tells of each
 
@@ -27,7 +27,7 @@ def reload(mountpoint: str, policy: str | None, as_json: bool) -> None:
     """
     path = control_path_of(mountpoint)
     chosen = os.path.abspath(load_policy(policy).path) if policy else None
-    report = control.ask(path, "reload", _PATIENCE, policy=chosen)
+    report = asking.ask(path, "reload", _PATIENCE, policy=chosen)
     if as_json:
         click.echo(msgspec.json.encode(report))
         return

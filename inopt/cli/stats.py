@@ -12,7 +12,7 @@ from rich.table import Table
 
 from inopt.exceptions import UsageError
 from inopt.kernel import mounts
-from inopt.session import control, places
+from inopt.session import asking, places
 from inopt.session.stats import ROUTES
 
 
@@ -24,7 +24,7 @@ def stats(mountpoint: str, as_json: bool) -> None:
 
     What the kernel serves by itself is not counted: it never reaches the daemon.
     """
-    answer = control.ask(control_path_of(mountpoint), "stats")
+    answer = asking.ask(control_path_of(mountpoint), "stats")
     if as_json:
         click.echo(msgspec.json.encode(answer))
     else:

@@ -1,4 +1,4 @@
-"""The control socket of one mount: a line of JSON in, a line of JSON out.
+"""The daemon's end of a mount's control socket: a line of JSON in, a line of JSON out.
 
 A Unix socket below the runtime directory, mode 0600; besides, the kernel tells who is at the
 other end (``SO_PEERCRED``, unix(7)), and only root and the daemon's own user are answered.
@@ -16,21 +16,13 @@ import msgspec
 import structlog
 import trio
 
-from inopt.exceptions import InoptError, UsageError
+from inopt.exceptions import InoptError
+from inopt.session.asking import PATIENCE, Command
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 _CREDENTIALS: Final = struct.Struct("3i")
 _LONGEST_LINE: Final = 64 << 10
-_PATIENCE: Final = 5.0  # seconds
 _PAUSE: Final = 0.5  # seconds, before accepting again after a failure
-
-
-class Command(msgspec.Struct, frozen=True):
-    """What a client asks: the name of a command, and what it is to know."""
-
-    command: str
-    arguments: dict[str, Any] = {}
-
 
 Commands: TypeAlias = Mapping[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]]
 """By name: each takes the arguments and returns the answer. An `InoptError` is an answer, too."""
@@ -79,10 +71,10 @@ async def _answer(connection: trio.socket.SocketType, commands: Commands) -> Non
         stream = trio.SocketStream(connection)
         try:
             line = b""
-            with trio.move_on_after(_PATIENCE):
+            with trio.move_on_after(PATIENCE):
                 line = await _read_line(stream)
             answer = msgspec.json.encode(await _run(line, commands))
-            with trio.move_on_after(_PATIENCE):
+            with trio.move_on_after(PATIENCE):
                 await stream.send_all(answer + b"\n")
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # the client has gone; nobody misses the answer
@@ -113,47 +105,3 @@ async def _run(line: bytes, commands: Commands) -> dict[str, Any]:
         return await function(command.arguments)
     except InoptError as error:
         return {"error": str(error), "exit_code": error.exit_code}
-
-
-def is_alive(path: str) -> bool | None:
-    """Whether a daemon listens on the socket at *path*; None if there is no such socket here."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_PATIENCE)
-        try:
-            connection.connect(path)
-        except FileNotFoundError:
-            return None
-        except ConnectionRefusedError:
-            return False
-        except OSError:
-            return True  # too busy to answer is alive, too
-    return True
-
-
-def ask(
-    path: str, command: str, patience: float = _PATIENCE, /, **arguments: Any
-) -> dict[str, Any]:
-    """Ask the daemon behind the socket at *path*, and wait *patience* seconds for the answer.
-
-    Raises `UsageError`, `InoptError`: the daemon's own among them.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(patience)
-        try:
-            connection.connect(path)
-            connection.sendall(msgspec.json.encode(Command(command, arguments)) + b"\n")
-            answer = b""
-            while more := connection.recv(1 << 16):
-                answer += more
-        except PermissionError as error:
-            raise UsageError(f"{path}: not allowed: run as the user of the mount") from error
-        except OSError as error:
-            raise InoptError(f"{path}: the daemon does not answer ({error})") from error
-    if not answer:
-        raise UsageError(f"{path}: the daemon refused: run as root or as the user of the mount")
-    decoded: dict[str, Any] = msgspec.json.decode(answer, type=dict[str, Any])
-    if "error" in decoded:
-        if decoded.get("exit_code") == UsageError.exit_code:
-            raise UsageError(decoded["error"])
-        raise InoptError(f"{path}: {decoded['error']}")
-    return decoded

@@ -10,7 +10,7 @@ from contextlib import suppress
 from inopt.exceptions import UsageError
 from inopt.kernel import mounts
 from inopt.kernel.mounts import Mounted
-from inopt.session import control
+from inopt.session import asking
 
 
 def check_source(path: str) -> str:
@@ -82,7 +82,7 @@ def _is_within(path: str, directory: str) -> bool:
 
 def is_alive(mounted: Mounted) -> bool:
     """Whether the daemon of a mount of inopt runs, without waiting for it to answer requests."""
-    alive = control.is_alive(control_path(mounted.device_minor))
+    alive = asking.is_alive(control_path(mounted.device_minor))
     if alive is None:
         # Its socket may be in another mount namespace: ask the mount itself.
         return not mounts.is_dead(mounted.mountpoint)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from inopt.handlers.serve import Context
-from inopt.kernel.negotiate import Terms
 from inopt.ops import OPCODE_LIMIT, Op
+
+if TYPE_CHECKING:
+    from inopt.handlers.serve import Context
+    from inopt.kernel.negotiate import Terms
 
 ROUTES: Final = ("daemon", "handler", "denied", "errors")
 

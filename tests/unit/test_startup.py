@@ -32,6 +32,11 @@ def test_what_needs_little_imports_little(words: list[str]) -> None:
     assert _imported(f"{program}except SystemExit: pass") == "[]"
 
 
+@pytest.mark.parametrize("name", ["umount", "reload", "stats"])
+def test_what_asks_a_daemon_does_not_import_one(name: str) -> None:
+    assert _imported(f"import inopt.cli.{name}") in ("[]", "['rich']")
+
+
 def test_a_right_policy_is_read_without_jsonschema() -> None:
     program = "from inopt.policy.load import load_policy\nload_policy('mirror')"
     assert "jsonschema" not in _imported(program)
