@@ -96,17 +96,17 @@ class Daemon:
         return serve
 
     def _entry(self, payload: bytes) -> EntryAttributes:
-        return self.attributes_in(payload, 0)
+        return self._attributes_in(payload, 0)
 
     def _attributes(self, nodeid: int, payload: bytes) -> EntryAttributes:
-        return self.attributes_in(payload, nodeid)
+        return self._attributes_in(payload, nodeid)
 
-    def attributes_in(self, payload: bytes, nodeid: int) -> EntryAttributes:
+    def _attributes_in(self, payload: bytes, nodeid: int) -> EntryAttributes:
         """The attributes in a reply: those of *nodeid*, or an entry if that is 0."""
-        return AnsweredAttributes(payload, nodeid, self.unpack)
+        return AnsweredAttributes(payload, nodeid, self._unpack)
 
-    def unpack(self, payload: bytes, nodeid: int) -> EntryAttributes:
-        """Like `attributes_in`, with every field filled in."""
+    def _unpack(self, payload: bytes, nodeid: int) -> EntryAttributes:
+        """Like `_attributes_in`, with every field filled in."""
         if nodeid:
             answered = kernel_replies.decode_attr(payload)
             generation = self.context.tree.table.get(nodeid).generation

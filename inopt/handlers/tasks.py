@@ -117,19 +117,21 @@ class Tasks:
 
     def spawn(self, job: Job) -> None:
         """Begin a job in a task of its own; called in the trio thread."""
-        self._nursery.start_soon(self.run, job)
+        self._nursery.start_soon(self._run_alone, job)
 
-    async def run(self, job: Job) -> None:
-        """Do a job here and now; called in a task."""
-        scope = trio.CancelScope()
-        self.begin(job.request.header, scope)
+    async def _run_alone(self, job: Job) -> None:
+        with trio.CancelScope() as scope:
+            await self.run(job, scope)
+
+    async def run(self, job: Job, scope: trio.CancelScope) -> None:
+        """Do a job here and now, within *scope*, which is cancelled if it is interrupted."""
         header = job.request.header
+        self.begin(header, scope)
         replies = self.replies
         assert replies is not None  # noqa: S101 - set before anything is read
         token = current.set(job.request)
         try:
-            with scope:
-                payload = job.answer(await job.method(*job.arguments))
+            payload = job.answer(await job.method(*job.arguments))
         except Exception as error:
             job.failed()
             number = errno_of(error)
@@ -138,11 +140,13 @@ class Tasks:
                     "request failed", opcode=op_name(header.opcode), nodeid=header.nodeid
                 )
             replies.refuse(header, number or errno.EIO)
-        else:
-            if scope.cancelled_caught:
-                job.failed()
+        except BaseException:
+            job.failed()
+            if scope.cancel_called:
                 replies.refuse(header, errno.EINTR)
-            elif payload is not None:
+            raise
+        else:
+            if payload is not None:
                 replies.reply(header, payload)
         finally:
             current.reset(token)

@@ -65,13 +65,13 @@ class OpenersDaemon(Daemon):
     """The daemon's own operations where reads and writes do not tell who does them.
 
     They are done as who opened the file: else all writes would be root's, which leave set-id
-    bits in place and do not heed quotas. And attributes are filled in: libfuse gets them from pyfuse3
-    past all that Python could do about it.
+    bits in place and do not heed quotas. And attributes are filled in: libfuse gets them from
+    pyfuse3, past all that Python could do about it.
     """
 
-    def attributes_in(self, payload: bytes, nodeid: int) -> EntryAttributes:
+    def _attributes_in(self, payload: bytes, nodeid: int) -> EntryAttributes:
         """The attributes in a reply."""
-        return self.unpack(payload, nodeid)
+        return self._unpack(payload, nodeid)
 
     def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> FileInfo:
         """OPEN."""

@@ -135,8 +135,10 @@ class Leader:
 
     async def _lead(self) -> None:
         try:
-            while await self._read_and_serve():
-                pass
+            # A handler that has to wait makes this task its own, and the scope with it.
+            with trio.CancelScope() as scope:
+                while await self._read_and_serve(scope):
+                    pass
         except BaseException:  # cancelled, at the end of the session
             self._stop_reading(0)
             raise
@@ -145,7 +147,7 @@ class Leader:
         self._has_task = False
         self._give_back(received)
 
-    async def _read_and_serve(self) -> bool:
+    async def _read_and_serve(self, scope: trio.CancelScope) -> bool:
         """Serve until there is nothing left, or wait for more; False if this task is to end."""
         for _ in range(_IN_A_ROW):
             received = self._read()
@@ -160,7 +162,7 @@ class Leader:
                 return False
             self.worker.serve(self.buffer, received)
             job, self._job = self._job, None
-            if job is not None and await self._finish(job):
+            if job is not None and await self._finish(job, scope):
                 return False
         await trio.lowlevel.cancel_shielded_checkpoint()
         return True
@@ -175,9 +177,9 @@ class Leader:
             except OSError as error:
                 return _NOTHING if error.errno in WITHDRAWN else _ENDED
 
-    async def _finish(self, job: Job) -> bool:
+    async def _finish(self, job: Job, scope: trio.CancelScope) -> bool:
         """Run a handler in this task; whether it had to wait, so that another one reads now."""
-        coroutine = self._tasks.run(job)
+        coroutine = self._tasks.run(job, scope)
         try:
             trap = coroutine.send(None)
         except StopIteration:
