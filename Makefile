@@ -46,6 +46,7 @@ bench: setup
 	@sh .ci/install-packages bindfs fio fuse-overlayfs fuse3 gcc libfuse3-dev mergerfs pkg-config \
 	    python3-dev
 	$(BIN)/python tests/bench/run.py --json bench.json
+	$(BIN)/python tests/bench/handlers.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis bench.json

@@ -17,7 +17,7 @@ from inopt.handlers.answers import Answers, MisuseError
 from inopt.handlers.base import Handlers
 from inopt.handlers.daemon import Request, current
 from inopt.handlers.serve import Serve
-from inopt.handlers.tasks import Job, Tasks
+from inopt.handlers.tasks import Guard, Job, Tasks
 from inopt.ops import OPCODE_LIMIT, Op, op_name
 from inopt.wire.bodies import Header
 
@@ -66,12 +66,23 @@ def handler_table(
     return table
 
 
+def is_async(serve: Serve) -> bool:
+    """Whether an async method serves, in a task, and may go on after the call has returned."""
+    return isinstance(serve, partial) and serve.func is _later
+
+
+def with_guard(serve: Serve, guard: Guard) -> Serve:
+    """*serve*, which `is_async`, when it is its turn and may still be done."""
+    assert isinstance(serve, partial)  # noqa: S101 - so it is
+    return partial(serve, guard=guard)
+
+
 def split(table: Sequence[Serve | None]) -> tuple[frozenset[int], frozenset[int]]:
     """The opcodes that a table serves by async methods, and by plain ones."""
-    runs = {opcode: getattr(serve, "func", None) for opcode, serve in enumerate(table)}
+    served = [(opcode, serve) for opcode, serve in enumerate(table) if serve is not None]
     return (
-        frozenset(opcode for opcode, run in runs.items() if run is _later),
-        frozenset(opcode for opcode, run in runs.items() if run is _now),
+        frozenset(opcode for opcode, serve in served if is_async(serve)),
+        frozenset(opcode for opcode, serve in served if not is_async(serve)),
     )
 
 
@@ -102,7 +113,14 @@ def _now(
 
 
 def _later(
-    method: Any, call: Call, answers: Answers, tasks: Tasks, header: Header, body: Any
+    method: Any,
+    call: Call,
+    answers: Answers,
+    tasks: Tasks,
+    header: Header,
+    body: Any,
+    *,
+    guard: Guard | None = None,
 ) -> bytes | None:
     """Serve a request by an async method: a task answers it."""
     arguments = _arguments(call, answers, header, body)
@@ -112,7 +130,7 @@ def _later(
 
     request = Request(header, body, 0, [])
     tasks.start(
-        Job(request, method, arguments, answer, partial(request.take_back, answers.context))
+        Job(request, method, arguments, answer, partial(request.take_back, answers.context), guard)
     )
     return None
 

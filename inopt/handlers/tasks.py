@@ -10,7 +10,7 @@ import errno
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -48,6 +48,13 @@ def _nothing() -> None:
     return
 
 
+class Guard(NamedTuple):
+    """What a job waits for, and what then must be true still: ``check`` raises `OSError`."""
+
+    turn: trio.Lock
+    check: Callable[[], None]
+
+
 class Job(msgspec.Struct):
     """One request on its way through a handler. ``failed`` is called if it comes to nothing."""
 
@@ -56,6 +63,7 @@ class Job(msgspec.Struct):
     arguments: tuple[Any, ...]
     answer: Callable[[Any], bytes | None]
     failed: Callable[[], None] = _nothing
+    guard: Guard | None = None
 
 
 class _Pending(msgspec.Struct):
@@ -131,7 +139,12 @@ class Tasks:
         assert replies is not None  # noqa: S101 - set before anything is read
         token = current.set(job.request)
         try:
-            payload = job.answer(await job.method(*job.arguments))
+            if job.guard is None:
+                payload = job.answer(await job.method(*job.arguments))
+            else:
+                async with job.guard.turn:
+                    job.guard.check()
+                    payload = job.answer(await job.method(*job.arguments))
         except Exception as error:
             job.failed()
             number = errno_of(error)

@@ -21,7 +21,7 @@ from inopt.handlers.adapt import CALLS, errno_of
 from inopt.handlers.answers import MisuseError
 from inopt.handlers.base import Handlers
 from inopt.handlers.daemon import Daemon
-from inopt.handlers.gate import Gate, gates
+from inopt.handlers.gates import Gate, gates
 from inopt.handlers.placement import Placement
 from inopt.handlers.reach import Backing, SessionReach
 from inopt.handlers.running import served_by

@@ -15,7 +15,7 @@ from inopt.exceptions import UsageError
 from inopt.handlers.answers import Answers
 from inopt.handlers.base import Handlers
 from inopt.handlers.daemon import Daemon
-from inopt.handlers.gate import Gate, gates
+from inopt.handlers.gates import Gate, gates
 from inopt.handlers.load import load_handlers
 from inopt.handlers.reach import Backing, SessionReach
 from inopt.handlers.running import handler_table, methods_of, served_by, split

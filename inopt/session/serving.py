@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from inopt.handlers.failures import DeniedError
-from inopt.handlers.gate import Gate, Substitute
+from inopt.handlers.gates import Gate, Substitute
 from inopt.handlers.serve import Context, Serve, undo
 from inopt.kernel.device import Device
 from inopt.ops import NO_REPLY, OPCODE_LIMIT, Op, op_name

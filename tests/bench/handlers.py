@@ -58,6 +58,11 @@ CONTENDERS: Final = (
     Contender("pyfuse3, async def", _handled("Async"), _PYFUSE3),
 )
 COLUMNS: Final = ("stat, 1 client", "stat, 4 clients", "read, 1 client")
+GOALS: Final = (
+    ("plain def ÷ pyfuse3", "inopt, plain def", "pyfuse3, plain def", 3.0),
+    ("async def ÷ pyfuse3", "inopt, async def", "pyfuse3, async def", 1.5),
+    ("routing ÷ none", "inopt, handlers for another path", "inopt, daemon", 0.97),
+)
 
 
 @contextmanager
@@ -143,6 +148,15 @@ def main() -> int:
     for name, columns in samples.items():
         table.add_row(name, *(f"{statistics.median(values):,.0f}" for values in columns.values()))
     console.print(table)
+    medians = {
+        name: {column: statistics.median(values) for column, values in columns.items()}
+        for name, columns in samples.items()
+    }
+    judged = Table("goal", *COLUMNS, "wanted", title="ratios within this run")
+    for name, one, other, wanted in GOALS:
+        ratios = [medians[one][column] / medians[other][column] for column in COLUMNS]
+        judged.add_row(name, *(f"{ratio:.2f}" for ratio in ratios), f"{wanted:.2f}")
+    console.print(judged)
     return 0
 
 

@@ -798,3 +798,42 @@ async def test_descriptors_are_protected_from_every_thread(tmp_path: Path) -> No
             for start in range(0, 120, 8):
                 nursery.start_soon(work, start)
         assert wrong == []
+
+
+# --- overwriting denied while a handler writes --------------------------------------------------
+
+
+@pytest.mark.parametrize("plain", [False, True])
+async def test_two_writes_behind_the_end_do_not_overwrite_each_other(
+    source: Path, plain: bool
+) -> None:
+    """Both begin at the end of the file; when it is the second one's turn, it is not any more."""
+    (source / "log").write_bytes(b"data")
+
+    class Slow(Handlers):
+        async def write(self, fh: int, off: int, buf: bytes) -> int:
+            await trio.sleep(0.05)
+            return await super().write(fh, off, buf)
+
+    class Plain(Handlers):
+        def write(self, fh: int, off: int, buf: bytes) -> int:  # type: ignore[override]
+            return self.daemon.write(fh, off, buf)
+
+    handlers = Plain() if plain else Slow()
+    policy = "version: 1\nrules:\n- {match: {path: log}, handle: write, deny: overwrite}\n"
+    async with fake_mount(handlers, source=source, policy=policy) as kernel:
+        entry = await kernel.lookup(1, b"log")
+        opened = await kernel.open(entry.nodeid, os.O_WRONLY)
+        answers = [
+            await kernel.start(
+                Op.WRITE,
+                entry.nodeid,
+                bodies.Write(opened.handle, 4, 4, 0, 0, os.O_WRONLY, memoryview(data)),
+            )
+            for data in (b"1st.", b"2nd.")
+        ]
+        await answers[0].payload()
+        with pytest.raises(PermissionError):
+            await answers[1].payload()
+        assert await kernel.write(opened.handle, 8, b"3rd.", nodeid=entry.nodeid) == 4
+    assert (source / "log").read_bytes() == b"data1st.3rd."

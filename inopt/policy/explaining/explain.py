@@ -1,6 +1,6 @@
 """For each operation on one path: who serves it, the rule that decides, and what stands behind it.
 
-This follows the gates (`inopt.handlers.gate`) and plans (`inopt.policy.plan`) with the reasons
+This follows the gates (`inopt.handlers.gates`) and plans (`inopt.policy.plan`) with the reasons
 kept. What is not known (a caller, the facts of a file that is not there) leads to alternatives.
 """
 
