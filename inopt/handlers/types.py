@@ -162,9 +162,9 @@ class AnsweredAttributes(EntryAttributes):
         self, payload: bytes, nodeid: int, unpack: Callable[[bytes, int], EntryAttributes]
     ) -> None:
         super().__init__()
-        self.payload = payload
-        self.nodeid = nodeid
-        self.unpack = unpack
+        self.payload: bytes = payload
+        self.nodeid: int = nodeid
+        self.unpack: Callable[[bytes, int], EntryAttributes] = unpack
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         self.become_unpacked()
