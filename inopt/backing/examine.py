@@ -56,7 +56,8 @@ def any_regular_file(path: str) -> int:
         for entry in entries:
             try:
                 if stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
-                    return os.open(entry.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+                    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                    return os.open(entry.path, flags)
             except OSError:
                 continue
     return -1

@@ -19,8 +19,9 @@ from rich.table import Table
 from inopt import syscalls
 from inopt.backing.examine import any_regular_file, examine
 from inopt.exceptions import InoptError, UsageError
-from inopt.kernel.negotiate import choose_dialect
-from inopt.kernel.probe import Abilities, probe
+from inopt.kernel.abilities import Abilities
+from inopt.kernel.dialects import Tier
+from inopt.kernel.probe import probe
 from inopt.session.settings import DEFAULT_BUDGET
 
 _COLORS: Final = {"ok": "green", "note": "yellow", "problem": "red"}
@@ -54,7 +55,8 @@ def _show(findings: list[Finding]) -> None:
     table = Table.grid(padding=(0, 2, 0, 0))
     for finding in findings:
         color = _COLORS[finding.status]
-        found = " ".join(finding.found) if isinstance(finding.found, list) else str(finding.found)
+        found = finding.found
+        found = (" ".join(found) or "none") if isinstance(found, list) else str(found)
         lines = [f"[bold]{escape(found)}[/]", f"so: {escape(finding.consequence)}"]
         if finding.fix:
             lines.append(f"to change it: {escape(finding.fix)}")
@@ -85,29 +87,50 @@ def _kernel_findings() -> Iterator[Finding]:
             "init_flags", "ok", abilities.flag_names(), "what the kernel offers to negotiate"
         )
         yield _tier(abilities)
+        yield _dialect(abilities)
+        yield _accepted(abilities)
     yield _capability()
     yield _descriptors()
 
 
+_SERVED: Final = {
+    Tier.RW: "reads, writes and mmap of open files bypass the daemon",
+    Tier.INODE: "what an ops_mask says bypasses the daemon from lookup on, and open files' data",
+}
+_HOW_TO_GET_MORE: Final = "getattr, setattr and readdir bypass: a kernel with FUSE_PASSTHROUGH_INO"
+
+
 def _tier(abilities: Abilities) -> Finding:
-    if abilities.can_bypass:
-        dialect = choose_dialect(abilities.flags, None, privileged=True)
-        return Finding(
-            "tier",
-            "ok",
-            f"{dialect.tier.label} (dialect {dialect.name})",
-            "reads, writes and mmap of open files bypass the daemon",
-            "getattr, setattr and readdir bypass needs a kernel with FUSE_PASSTHROUGH_INO",
-        )
+    tier = abilities.tier
+    if tier is not Tier.NONE:
+        fix = _HOW_TO_GET_MORE if tier < Tier.INODE else ""
+        return Finding("tier", "ok", tier.label, _SERVED[tier], fix)
     reason = errno.errorcode.get(abilities.bypass_error, str(abilities.bypass_error))
     fix = (
         "run as root in the initial user namespace (CAP_SYS_ADMIN)"
-        if abilities.bypass_error == errno.EPERM and "PASSTHROUGH" in abilities.flag_names()
+        if abilities.bypass_error == errno.EPERM and abilities.lacks_privilege
         else "Linux 6.9 or later with CONFIG_FUSE_PASSTHROUGH=y"
     )
     return Finding(
-        "tier", "note", f"none (BACKING_OPEN: {reason})", "the daemon serves reads and writes", fix
+        "tier",
+        "note",
+        f"none (asked for a backing file: {reason})",
+        "the daemon serves reads and writes",
+        fix,
     )
+
+
+def _dialect(abilities: Abilities) -> Finding:
+    return Finding(
+        "dialect", "ok", abilities.dialect, "how kernel and daemon speak of what bypasses"
+    )
+
+
+def _accepted(abilities: Abilities) -> Finding:
+    names = [op.name for op in abilities.accepts]
+    if names:
+        return Finding("ops_mask", "ok", names, "the operations that a policy may leave to it")
+    return Finding("ops_mask", "note", names, "nothing bypasses from lookup on", _HOW_TO_GET_MORE)
 
 
 def _capability() -> Finding:

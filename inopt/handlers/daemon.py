@@ -30,7 +30,7 @@ from inopt.handlers.types import (
     setattr_of,
 )
 from inopt.ops import Op
-from inopt.wire import bodies, kernel_replies, layouts, uapi
+from inopt.wire import bodies, kernel_replies, uapi
 from inopt.wire.attributes import encode_rdev
 from inopt.wire.bodies import NO_EXTENSIONS, Header
 from inopt.wire.directory import DOTS
@@ -111,11 +111,7 @@ class Daemon:
             answered = kernel_replies.decode_attr(payload)
             generation = self.context.tree.table.get(nodeid).generation
             return entry_of(answered.attributes, answered.validity, nodeid, generation)
-        reply: kernel_replies.EntryReply | kernel_replies.Entry2Reply
-        if len(payload) == layouts.ENTRY_OUT.size:
-            reply = kernel_replies.decode_entry(payload)
-        else:
-            reply = kernel_replies.decode_entry2(payload)
+        reply = kernel_replies.decode_any_entry(payload)
         return entry_of(reply.attributes, reply.validity, reply.nodeid, reply.generation)
 
     def _info(self, payload: bytes) -> FileInfo:

@@ -17,6 +17,7 @@ PATH: Final = "/dev/fuse"
 
 _BACKING_OPEN: Final = 0x4010E501  # _IOW(229, 1, struct fuse_backing_map)
 _BACKING_CLOSE: Final = 0x4004E502  # _IOW(229, 2, u32)
+_PASSTHROUGH_OPEN: Final = 0x4004E57E  # _IOW(229, 126, u32), Android's
 _BACKING_MAP: Final = struct.Struct("<iIQ")
 _U32: Final = struct.Struct("<I")
 
@@ -37,8 +38,10 @@ class Device:
     def backing_open(self, descriptor: int, ops_mask: int = 0) -> int:
         """Register a backing file (mainline, Linux 6.9); returns its id, > 0.
 
-        Raises `OSError`: ``EPERM`` (not negotiated, or no CAP_SYS_ADMIN), ``ELOOP`` (stacked too
-        deep), ``EISDIR``/``EINVAL`` (not a regular file), ``EBADF``, ``ENOMEM``.
+        *ops_mask* has an opcode as ``1 << (opcode - 1)``; kernels without masks want 0. Raises
+        `OSError`: ``EPERM`` (not negotiated, or no CAP_SYS_ADMIN), ``ELOOP`` (stacked too deep),
+        ``EISDIR`` (a directory, and no mask that makes sense of it), ``EINVAL`` (not a regular
+        file; an opcode the kernel does not take), ``EBADF``, ``ENOMEM``.
         """
         # With a mutable argument the result is the ioctl's, not the buffer.
         argument = bytearray(_BACKING_MAP.pack(descriptor, 0, ops_mask))
@@ -61,6 +64,17 @@ class Device:
         except FileNotFoundError:
             return False
         return True
+
+    def passthrough_open(self, descriptor: int) -> int:
+        """Register an open file for one reply (Android); returns its number, > 0.
+
+        Raises `OSError`: ``ENOTTY`` (another kernel), ``EPERM`` (not negotiated), ``EBADF`` (no
+        such descriptor, or ``O_PATH``), ``EINVAL`` (not a regular file, or stacked too deep).
+        """
+        number: int = fcntl.ioctl(
+            self.descriptor, _PASSTHROUGH_OPEN, bytearray(_U32.pack(descriptor & 0xFFFF_FFFF))
+        )
+        return number
 
     def close(self) -> None:
         """Close the descriptor; the last one of a session ends it."""

@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 
 from inopt.exceptions import UsageError
-from inopt.kernel.dialects import MAINLINE, PLAIN, Dialect, Tier
+from inopt.kernel.abilities import Abilities, choose_dialect
+from inopt.kernel.dialects import Dialect, Tier
 from inopt.wire import replies, uapi
 from inopt.wire.bodies import Init
 from inopt.wire.uapi import InitFlag
@@ -54,10 +55,11 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     filesystems the mount becomes part of, and 2 lets an overlayfs be the backing tree.
     ``export``: lookups of ``.`` work. ``like_libfuse``: for a filesystem that knows nothing of the
     newer duties (removing set-id bits, applying the umask). ``cache_symlinks``: everybody may
-    know a link's target.
+    know a link's target. ``abi`` names a dialect, None for the best there is.
     """
 
     tier: Tier | None = None
+    abi: str | None = None
     acl: bool = False
     writeback_cache: bool = False
     max_stack_depth: int = 1
@@ -86,12 +88,14 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.flags & flag)
 
 
-def negotiate(offer: Init, wishes: Wishes, *, privileged: bool) -> Terms:
+def negotiate(
+    offer: Init, wishes: Wishes, *, privileged: bool, proof: Abilities | None = None
+) -> Terms:
     """Answer the kernel's INIT request.
 
     *privileged* says whether the daemon has CAP_SYS_ADMIN in the initial user namespace, without
-    which the kernel takes no backing files. Raises `UsageError` for a kernel that is too old, or
-    for a tier that it lacks.
+    which the kernel takes no backing files; *proof* is what a probe has found out about it. Raises
+    `UsageError` for a kernel that is too old, or for a tier or dialect that it lacks.
     """
     if offer.major != uapi.KERNEL_VERSION or offer.minor < uapi.LOWEST_MINOR:
         raise UsageError(
@@ -99,7 +103,14 @@ def negotiate(offer: Init, wishes: Wishes, *, privileged: bool) -> Terms:
             f"{uapi.KERNEL_VERSION}.{uapi.LOWEST_MINOR} or later: use Linux 5.10 or later"
         )
     check_wishes(wishes)
-    dialect = choose_dialect(offer.flags, wishes.tier, privileged=privileged)
+    dialect = choose_dialect(
+        offer.flags, wishes.tier, privileged=privileged, abi=wishes.abi, proof=proof
+    )
+    return terms_in(dialect, offer, wishes)
+
+
+def terms_in(dialect: Dialect, offer: Init, wishes: Wishes) -> Terms:
+    """The terms of a session in *dialect*, which the kernel is known to speak."""
     asked = _ALWAYS | dialect.init_flags
     if wishes.acl:
         asked |= InitFlag.POSIX_ACL
@@ -111,7 +122,7 @@ def negotiate(offer: Init, wishes: Wishes, *, privileged: bool) -> Terms:
         asked &= ~InitFlag.CACHE_SYMLINKS
     if wishes.writeback_cache and dialect.tier is Tier.NONE:
         asked |= InitFlag.WRITEBACK_CACHE
-    flags = offer.flags & asked
+    flags = offer.flags & asked & ~dialect.unwanted_flags
     if flags >> 32:
         # Without it the kernel does not look at the upper half.
         flags |= InitFlag.INIT_EXT
@@ -153,27 +164,3 @@ def check_wishes(wishes: Wishes) -> None:
         raise UsageError(
             f"option max_stack_depth={wishes.max_stack_depth}: the kernel takes 1 or 2 only"
         )
-
-
-def choose_dialect(offered: int, wanted: Tier | None, *, privileged: bool) -> Dialect:
-    """The dialect for the flags that a kernel offers. Raises `UsageError` if *wanted* is lacking.
-
-    Bit 37 means the same in every kernel that has it; other dialects' bits do not.
-    """
-    if wanted is Tier.NONE:
-        return PLAIN
-    if wanted is Tier.INODE:
-        raise UsageError(
-            "tier 'inode': no dialect of this kernel offers FUSE_PASSTHROUGH_INO: "
-            "use --tier auto or rw, see 'inopt doctor'"
-        )
-    reason = None
-    if not offered & InitFlag.PASSTHROUGH:
-        reason = "the kernel does not offer FUSE_PASSTHROUGH (Linux 6.9, CONFIG_FUSE_PASSTHROUGH)"
-    elif not privileged:
-        reason = "registering backing files needs CAP_SYS_ADMIN in the initial user namespace"
-    if reason is None:
-        return MAINLINE
-    if wanted is not None:
-        raise UsageError(f"tier '{wanted.label}': {reason}: use --tier auto, see 'inopt doctor'")
-    return PLAIN

@@ -1,55 +1,31 @@
 """What can this kernel do? Asked on a private session that is mounted nowhere.
 
 ``fsopen("fuse")`` and ``FSCONFIG_CMD_CREATE`` start a session whose INIT arrives on the device;
-closing both descriptors ends it (Linux 5.2; measured on 6.18).
+closing both descriptors ends it (Linux 5.2; measured on 6.18). Nothing is guessed from one INIT
+flag, since flags have had different meanings: flag 43 is ``FUSE_PASSTHROUGH_INO`` where masks are
+taken, and ``FUSE_HAS_IO_URING_BUFPOOL`` in Linux 7.3.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
-import msgspec
-
 from inopt import syscalls
+from inopt.kernel.abilities import Abilities, candidates
 from inopt.kernel.device import Device
-from inopt.kernel.negotiate import READ_BUFFER, Wishes, negotiate
+from inopt.kernel.dialects import NO_OPS, Dialect, Plain
+from inopt.kernel.negotiate import READ_BUFFER, Wishes, terms_in
+from inopt.ops import OpsMask
 from inopt.wire import replies, requests
 from inopt.wire.bodies import Init
-from inopt.wire.uapi import HIGHEST_MINOR, InitFlag
+from inopt.wire.uapi import HIGHEST_MINOR
 
 _SET_STRING: Final = 1
 _CREATE: Final = 6
-
-
-class Abilities(msgspec.Struct, frozen=True):
-    """What the running kernel offers.
-
-    ``bypass_error`` is 0 if backing files can be registered, else the errno that says why not
-    (``EPERM``: CAP_SYS_ADMIN is missing; ``ENOTTY``: the kernel does not know how).
-    """
-
-    major: int
-    minor: int
-    flags: int
-    bypass_error: int
-
-    @property
-    def can_bypass(self) -> bool:
-        """Whether the rw tier works here."""
-        return self.bypass_error == 0
-
-    def flag_names(self) -> list[str]:
-        """The INIT flags offered, by their names in linux/fuse.h; unknown ones as bit numbers."""
-        names = []
-        for bit in range(64):
-            if self.flags >> bit & 1:
-                try:
-                    names.append(InitFlag(1 << bit).name or f"bit {bit}")
-                except ValueError:
-                    names.append(f"bit {bit}")
-        return names
 
 
 def read_init(device: Device) -> tuple[int, Init]:
@@ -66,10 +42,16 @@ def read_init(device: Device) -> tuple[int, Init]:
 def probe(backing: int = -1, max_stack_depth: int = 1) -> Abilities:
     """Ask the running kernel.
 
-    With *backing*, a descriptor of a regular file, ``bypass_error`` is about that file in a
-    session of *max_stack_depth* (1 or 2): ``ELOOP`` says that its filesystem is stacked deeper.
-    Raises `UsageError` without /dev/fuse, `OSError` from fsopen(2).
+    With *backing*, a descriptor of a regular file that is open for reading, ``bypass_error`` is
+    about that file in a session of *max_stack_depth* (1 or 2): ``ELOOP`` says that its filesystem
+    is stacked deeper. Raises `UsageError` without /dev/fuse, `OSError` from fsopen(2).
     """
+    return ask(private_session, backing, max_stack_depth)
+
+
+@contextmanager
+def private_session() -> Iterator[Device]:
+    """A session that is mounted nowhere; its INIT waits to be read."""
     device = Device()
     try:
         context = syscalls.fsopen(b"fuse")
@@ -83,23 +65,79 @@ def probe(backing: int = -1, max_stack_depth: int = 1) -> Abilities:
             ):
                 syscalls.fsconfig(context, _SET_STRING, key, value)
             syscalls.fsconfig(context, _CREATE, None, None)
-            return _ask(device, backing, max_stack_depth)
+            yield device
         finally:
             os.close(context)
     finally:
         device.close()
 
 
-def _ask(device: Device, backing: int, max_stack_depth: int) -> Abilities:
-    unique, offer = read_init(device)
+def ask(
+    sessions: Callable[[], AbstractContextManager[Device]],
+    backing: int = -1,
+    max_stack_depth: int = 1,
+) -> Abilities:
+    """What is behind *sessions*, each call of which begins a new one.
+
+    The dialects that the offered flags allow are tried, the best first: one session for all that
+    are negotiated alike.
+    """
     wishes = Wishes(max_stack_depth=max_stack_depth)
-    terms = negotiate(offer, wishes, privileged=True)
-    os.write(device.descriptor, replies.message(unique, terms.reply))
-    bypass_error = 0
+    tried: set[int] = set()
+    found = None
+    while True:
+        with sessions() as device:
+            unique, offer = read_init(device)
+            kinds = [kind for kind in candidates(offer.flags) if kind.init_flags not in tried]
+            if not kinds:
+                break
+            tried.add(kinds[0].init_flags)
+            alike = [kind for kind in kinds if kind.init_flags == kinds[0].init_flags]
+            terms = terms_in(alike[0](), offer, wishes)
+            os.write(device.descriptor, replies.message(unique, terms.reply))
+            answer = _answer(device, offer, alike, backing)
+            if answer.can_bypass:
+                return answer
+            # What the last one, the most common, says is what most can do something about.
+            found = answer
+    return found or Abilities(offer.major, offer.minor, offer.flags, errno.ENOTTY)
+
+
+def _answer(device: Device, offer: Init, alike: list[type[Plain]], backing: int) -> Abilities:
+    """Which of the dialects *alike* the kernel speaks, on a session that was negotiated so."""
+    accepts = OpsMask()
+    error = _register(alike[0](), device, backing)
+    if error == 0 and alike[0].takes_masks:
+        accepts = accepted(alike[0](), device)
+    for kind in alike:
+        if error == 0 and kind.speaks(accepts):
+            return Abilities(offer.major, offer.minor, offer.flags, 0, kind.name, accepts)
+    return Abilities(offer.major, offer.minor, offer.flags, error or errno.EINVAL)
+
+
+def accepted(dialect: Dialect, device: Device) -> OpsMask:
+    """The opcodes that the kernel takes in a mask, each asked for alone.
+
+    ``EINVAL`` says that a bit is not known: the descriptor is looked at after the mask.
+    """
+    taken = 0
+    for bit in range(64):
+        mask = OpsMask(1 << bit)
+        if _register(dialect, device, -1, mask) == 0:
+            taken |= int(mask)
+    return OpsMask(taken)
+
+
+def _register(dialect: Dialect, device: Device, backing: int, mask: OpsMask = NO_OPS) -> int:
+    """Try to register *backing*; 0 for success, or the errno.
+
+    -1 is no descriptor, which is what is looked at last: ``EBADF`` means that all the rest is
+    right.
+    """
     try:
-        device.backing_open(backing)
+        dialect.release(device, dialect.register(device, backing, mask))
     except OSError as error:
-        # The descriptor is looked at last: EBADF means that all the rest is right.
-        if backing >= 0 or error.errno != errno.EBADF:
-            bypass_error = error.errno or errno.EIO
-    return Abilities(offer.major, offer.minor, offer.flags, bypass_error)
+        if backing < 0 and error.errno == errno.EBADF:
+            return 0
+        return error.errno or errno.EIO
+    return 0

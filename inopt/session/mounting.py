@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import tempfile
@@ -23,12 +24,14 @@ from inopt.exceptions import UsageError
 from inopt.handlers.placement import Placement
 from inopt.handlers.serve import Context
 from inopt.kernel import mounts
+from inopt.kernel.abilities import Abilities, needs_probe
 from inopt.kernel.device import Device
 from inopt.kernel.dialects import Tier
 from inopt.kernel.negotiate import Wishes, check_wishes, negotiate
 from inopt.kernel.probe import read_init
 from inopt.ops import Op
 from inopt.session import places
+from inopt.session.known import known_abilities
 from inopt.session.policing import (
     Prepared,
     compile_for,
@@ -78,6 +81,7 @@ def wishes_for(settings: Settings, source: str, prepared: Prepared) -> Wishes:
         )
     wishes = Wishes(
         tier=tier,
+        abi=settings.abi if tier is not Tier.NONE else None,
         acl=examine(source).acls if settings.options.acl is None else settings.options.acl,
         writeback_cache=settings.options.writeback_cache,
         max_stack_depth=settings.options.max_stack_depth,
@@ -204,15 +208,18 @@ def begin(
     prepared: Prepared,
     *,
     privileged: bool | None = None,
+    proof: Abilities | None = None,
 ) -> Session:
     """Come to terms with the kernel that is behind *device*; nothing is served yet.
 
-    *privileged*: whether it takes backing files, None to find out.
+    *privileged*: whether it takes backing files; *proof*: what it can do. None to find out.
     """
     if privileged is None:
         privileged = syscalls.has_capability(syscalls.CAP_SYS_ADMIN)
     unique, offer = read_init(device)
-    terms = negotiate(offer, wishes, privileged=privileged)
+    if proof is None and needs_probe(offer.flags, wishes.tier, wishes.abi):
+        proof = known_abilities(offer.flags)
+    terms = negotiate(offer, wishes, privileged=privileged, proof=proof)
     require_tier(settings.policy, terms)
     os.write(device.descriptor, replies.message(unique, terms.reply))
     dialect = terms.dialect
@@ -220,6 +227,8 @@ def begin(
     if terms.tier >= Tier.RW:
 
         def register(inode: Inode, descriptor: int) -> int:
+            if dialect.same_numbers and inode.number != os.fstat(descriptor).st_ino:
+                raise OSError(errno.EXDEV, "reported by another inode number")
             with tree.quiet(inode, descriptor) as file:
                 return dialect.register(device, file)
 

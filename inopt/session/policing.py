@@ -35,6 +35,10 @@ from inopt.wire.uapi import InitFlag
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
+# Whether entry replies name backing files, so that the kernel serves what a mask says. While they
+# do not, plans have the daemon for it.
+ATTACHES_AT_LOOKUP: Final = False
+
 
 class Prepared(msgspec.Struct, frozen=True):
     """A policy that is known to be enforceable, with the class that serves what is handled.
@@ -86,7 +90,8 @@ def prepare(loaded: Loaded, settings: Settings) -> Prepared:
 
 def compile_for(prepared: Prepared, terms: Terms) -> CompiledPolicy:
     """The policy for what kernel and daemon have agreed on."""
-    return CompiledPolicy(prepared.rules, reads_and_writes=terms.tier >= Tier.RW, kernel=OpsMask())
+    kernel = terms.dialect.accepts if ATTACHES_AT_LOOKUP else OpsMask()
+    return CompiledPolicy(prepared.rules, reads_and_writes=terms.tier >= Tier.RW, kernel=kernel)
 
 
 def require_case(prepared: Prepared, tree: Tree, source: str) -> None:

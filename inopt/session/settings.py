@@ -20,17 +20,19 @@ OF_THE_HANDLERS: Final = "policy of the handlers"
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What to mount, where and how.
 
-    ``fd_budget`` is how many descriptors the daemon may hold, None for the default or the
-    system's limit, whichever is less. ``readers`` is the largest number of reader threads.
-    ``handlers`` names a class in place of the policy's own, ``handlers_object`` is one that is
-    made already. ``handler_timeout``: seconds after which a handler that does not answer is named
-    in the log. ``directory`` is where handler classes are searched, beside the policy's own.
+    ``abi`` names a dialect, None for the best there is. ``fd_budget`` is how many descriptors the
+    daemon may hold, None for the default or the system's limit, whichever is less. ``readers`` is
+    the largest number of reader threads. ``handlers`` names a class in place of the policy's own,
+    ``handlers_object`` is one that is made already. ``handler_timeout``: seconds after which a
+    handler that does not answer is named in the log. ``directory`` is where handler classes are
+    searched, beside the policy's own.
     """
 
     source: str
     mountpoint: str
     policy: Loaded
     tier: Tier | None = None
+    abi: str | None = None
     options: MountOptions = MountOptions()
     fd_budget: int | None = None
     readers: int = DEFAULT_READERS

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-from inopt.ops import Op
+from inopt.ops import Op, OpsMask
 from inopt.session.session import Session
 from inopt.testing.capture import Captured
 from inopt.testing.wire import LARGEST, Answer, Caller, Wire
@@ -19,6 +19,7 @@ from inopt.wire.kernel_side import (
     CreateReply,
     Dirent,
     DirentPlus,
+    Entry2Reply,
     EntryReply,
     OpenReply,
     StatfsReply,
@@ -37,7 +38,8 @@ class FakeKernel:
     An errno that is answered is raised as `OSError`. ``caller`` is who asks, `by` gives the same
     kernel with another one. ``requests``: all that was sent, with route and errno.
     ``notifications``: what the session told, as code and payload. ``backing_ids``: inodes by
-    registered backing id, if the kernel takes any. ``wire``: for messages that no kernel sends.
+    registered backing id, if the kernel takes any, and ``masks`` what they are for. ``wire``: for
+    messages that no kernel sends.
     """
 
     def __init__(
@@ -46,18 +48,22 @@ class FakeKernel:
         session: Session,
         requests: list[Captured],
         backing_ids: dict[int, int],
+        masks: dict[int, OpsMask],
         caller: Caller | None = None,
     ) -> None:
         self.session = session
         self.requests = requests
         self.backing_ids = backing_ids
+        self.masks = masks
         self.caller: Caller = caller or Caller()
         self.wire = wire
 
     def by(self, uid: int, gid: int | None = None, pid: int = 1) -> FakeKernel:
         """The same kernel, asked by another user."""
         caller = Caller(uid, uid if gid is None else gid, pid)
-        return FakeKernel(self.wire, self.session, self.requests, self.backing_ids, caller)
+        return FakeKernel(
+            self.wire, self.session, self.requests, self.backing_ids, self.masks, caller
+        )
 
     @property
     def notifications(self) -> list[tuple[NotifyCode, bytes]]:
@@ -78,13 +84,13 @@ class FakeKernel:
 
     # --- names ---------------------------------------------------------------------------------
 
-    async def lookup(self, parent: int, name: bytes) -> EntryReply:
+    async def lookup(self, parent: int, name: bytes) -> EntryReply | Entry2Reply:
         """LOOKUP; an entry with nodeid 0 says that nothing is there, for some time."""
-        return kernel_side.decode_entry(await self.call(Op.LOOKUP, parent, bodies.Lookup(name)))
+        return kernel_side.decode_any_entry(await self.call(Op.LOOKUP, parent, bodies.Lookup(name)))
 
-    async def walk(self, path: str | bytes) -> EntryReply:
+    async def walk(self, path: str | bytes) -> EntryReply | Entry2Reply:
         """LOOKUP of each name of a path from the root on."""
-        found: EntryReply | None = None
+        found: EntryReply | Entry2Reply | None = None
         for name in os.fsencode(path).strip(b"/").split(b"/"):
             found = await self.lookup(found.nodeid if found else ROOT, name)
         assert found is not None  # noqa: S101 - split gives one name at least
@@ -100,28 +106,28 @@ class FakeKernel:
 
     async def mknod(
         self, parent: int, name: bytes, mode: int, device: int = 0, *, umask: int = 0
-    ) -> EntryReply:
+    ) -> EntryReply | Entry2Reply:
         """MKNOD."""
         rdev = encode_rdev(os.major(device), os.minor(device))
         body = bodies.Mknod(name, mode, rdev, umask, NO_EXTENSIONS)
-        return kernel_side.decode_entry(await self.call(Op.MKNOD, parent, body))
+        return kernel_side.decode_any_entry(await self.call(Op.MKNOD, parent, body))
 
     async def mkdir(
         self, parent: int, name: bytes, mode: int = 0o755, *, umask: int = 0
-    ) -> EntryReply:
+    ) -> EntryReply | Entry2Reply:
         """MKDIR."""
         body = bodies.Mkdir(name, mode, umask, NO_EXTENSIONS)
-        return kernel_side.decode_entry(await self.call(Op.MKDIR, parent, body))
+        return kernel_side.decode_any_entry(await self.call(Op.MKDIR, parent, body))
 
-    async def symlink(self, parent: int, name: bytes, target: bytes) -> EntryReply:
+    async def symlink(self, parent: int, name: bytes, target: bytes) -> EntryReply | Entry2Reply:
         """SYMLINK."""
         body = bodies.Symlink(name, target, NO_EXTENSIONS)
-        return kernel_side.decode_entry(await self.call(Op.SYMLINK, parent, body))
+        return kernel_side.decode_any_entry(await self.call(Op.SYMLINK, parent, body))
 
-    async def link(self, nodeid: int, parent: int, name: bytes) -> EntryReply:
+    async def link(self, nodeid: int, parent: int, name: bytes) -> EntryReply | Entry2Reply:
         """LINK."""
         body = bodies.Link(nodeid, name)
-        return kernel_side.decode_entry(await self.call(Op.LINK, parent, body))
+        return kernel_side.decode_any_entry(await self.call(Op.LINK, parent, body))
 
     async def unlink(self, parent: int, name: bytes) -> None:
         """UNLINK."""
@@ -152,12 +158,12 @@ class FakeKernel:
     ) -> CreateReply:
         """CREATE; *groups* are the caller's that matter."""
         body = bodies.Create(flags, mode, umask, 0, name, Extensions(groups=groups))
-        return kernel_side.decode_create(await self.call(Op.CREATE, parent, body))
+        return kernel_side.decode_any_create(await self.call(Op.CREATE, parent, body))
 
     async def tmpfile(self, parent: int, flags: int = os.O_RDWR, mode: int = 0o600) -> CreateReply:
         """TMPFILE."""
         body = bodies.Create(flags, mode, 0, 0, b"/", NO_EXTENSIONS)
-        return kernel_side.decode_create(await self.call(Op.TMPFILE, parent, body))
+        return kernel_side.decode_any_create(await self.call(Op.TMPFILE, parent, body))
 
     async def open(self, nodeid: int, flags: int = os.O_RDONLY) -> OpenReply:
         """OPEN; ``backing_id`` is not 0 if the open bypasses."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import ExitStack, asynccontextmanager
 from typing import Any, Final
 
@@ -15,7 +16,10 @@ import trio
 
 from inopt.backing.tree import Tree
 from inopt.exceptions import UsageError
+from inopt.kernel.abilities import Abilities
 from inopt.kernel.device import Device
+from inopt.kernel.dialects import BY_NAME, PLAIN, Mainline
+from inopt.ops import OpsMask
 from inopt.session.embedding import settings_for
 from inopt.session.mounting import begin, wishes_for
 from inopt.session.policing import Prepared, is_stock, prepare, require_case
@@ -55,21 +59,31 @@ _GRACE: Final = 10.0
 class _FakeDevice(Device):
     """The session's end, which takes backing files and tells nobody."""
 
-    __slots__ = ("_numbers", "backing_ids")
+    __slots__ = ("_accepts", "_numbers", "backing_ids", "masks")
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, accepts: OpsMask) -> None:
         super().__init__(descriptor)
         self.backing_ids: dict[int, int] = {}
+        self.masks: dict[int, OpsMask] = {}
+        self._accepts = accepts
         self._numbers = itertools.count(1)
 
     def backing_open(self, descriptor: int, ops_mask: int = 0) -> int:
-        del ops_mask
-        number = next(self._numbers)
-        self.backing_ids[number] = os.fstat(descriptor).st_ino
+        if ops_mask & ~int(self._accepts):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        number = self.passthrough_open(descriptor)
+        self.masks[number] = OpsMask(ops_mask)
         return number
 
     def backing_close(self, backing_id: int) -> None:
         del self.backing_ids[backing_id]
+        del self.masks[backing_id]
+
+    def passthrough_open(self, descriptor: int) -> int:
+        inode = os.fstat(descriptor).st_ino
+        number = next(self._numbers)
+        self.backing_ids[number] = inode
+        return number
 
 
 @asynccontextmanager
@@ -78,16 +92,18 @@ async def fake_mount(
     *,
     source: str | os.PathLike[str] | None = None,
     policy: str | os.PathLike[str] | None = None,
-    bypass: bool = False,
+    bypass: bool | str = False,
+    accepts: Iterable[int] = (),
     offer: int = OFFER,
     **more: Any,
 ) -> AsyncIterator[FakeKernel]:
     """Serve *handlers* over *source* to a kernel in memory, while the body runs.
 
     *handlers*, *source*, *policy* and *more* are as for `inopt.mount`. *bypass*: the kernel
-    registers backing files; the reads and writes that it then serves by itself it does not
-    make up. *offer*: what it offers (`InitFlag`). Without root, files are made as who runs the
-    test, whoever asks. Raises `UsageError` for what a mount would not be made for.
+    registers backing files as mainline does, or as the dialect that is named; what it then serves
+    by itself it does not make up. *accepts*: opcodes that it takes in an ops_mask, where the
+    dialect has such. *offer*: what it offers beside (`InitFlag`). Without root, files are made as
+    who runs the test, whoever asks. Raises `UsageError` for what a mount would not be made for.
     """
     settings = settings_for(handlers, source, _NOWHERE, policy=policy, **more)
     prepared = prepare(settings.policy, settings)
@@ -95,14 +111,22 @@ async def fake_mount(
         path = _source_of(settings, prepared, stack)
         settings = msgspec.structs.replace(settings, source=path)
         wire = Wire()
-        device = _FakeDevice(wire.session_end)
+        kind = None if not bypass else Mainline if bypass is True else BY_NAME[bypass]
+        device = _FakeDevice(wire.session_end, OpsMask.of(*accepts))
         tree: Tree | None = None
         try:
             tree = Tree(path, settings.fd_budget or _BUDGET)
             require_case(prepared, tree, path)
-            wire.offer(offer | (InitFlag.PASSTHROUGH if bypass else 0))
+            offer |= kind.init_flags if kind is not None else 0
+            wire.offer(offer)
             wishes = wishes_for(settings, path, prepared)
-            session = begin(settings, _NOWHERE, device, tree, wishes, prepared, privileged=bypass)
+            proof = Abilities(
+                7, wire.minor, offer, 0, kind.name if kind else PLAIN.name, OpsMask.of(*accepts)
+            )
+            session = begin(
+                settings, _NOWHERE, device, tree, wishes, prepared,
+                privileged=kind is not None, proof=proof,
+            )  # fmt: skip
         except BaseException:
             if tree is not None:
                 tree.close()
@@ -114,7 +138,7 @@ async def fake_mount(
         recorder = Recorder()
         async with _served(session, wire):
             session.observe(recorder)
-            yield FakeKernel(wire, session, recorder.requests, device.backing_ids)
+            yield FakeKernel(wire, session, recorder.requests, device.backing_ids, device.masks)
 
 
 @asynccontextmanager

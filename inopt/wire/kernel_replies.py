@@ -228,6 +228,13 @@ def decode_entry2(payload: bytes) -> Entry2Reply:
     return Entry2Reply(nodeid, generation, validity, attributes, backing_id, flags)
 
 
+def decode_any_entry(payload: bytes) -> EntryReply | Entry2Reply:
+    """Decode ``fuse_entry_out`` or ``fuse_entry2_out``, told apart by size."""
+    if len(payload) == layouts.ENTRY2_OUT.size:
+        return decode_entry2(payload)
+    return decode_entry(payload)
+
+
 def decode_attr(payload: bytes) -> AttrReply:
     """Decode ``fuse_attr_out`` (104 bytes)."""
     fields = layouts.ATTR_OUT.unpack(payload)
@@ -257,6 +264,12 @@ def decode_create2(payload: bytes) -> CreateReply:
     """Decode the answer to CREATE and TMPFILE with a 312-byte entry."""
     size = layouts.ENTRY2_OUT.size
     return CreateReply(decode_entry2(payload[:size]), decode_open(payload[size:]))
+
+
+def decode_any_create(payload: bytes) -> CreateReply:
+    """Decode the answer to CREATE and TMPFILE with whatever entry."""
+    size = len(payload) - layouts.OPEN_OUT.size
+    return CreateReply(decode_any_entry(payload[:size]), decode_open(payload[size:]))
 
 
 def decode_statfs(payload: bytes) -> StatfsReply:
