@@ -41,21 +41,35 @@ class Attachments:
     """Backing ids by inode, from first open to last release. Thread-safe.
 
     *register* takes an inode and a descriptor of it, and returns a backing id or raises
-    `OSError`; *release* takes the id. Both are None where the session has no bypass.
+    `OSError`; *release* takes the id. Both are None where the session has no bypass. *mixes*: the
+    kernel lets opens of one inode bypass beside others that do not.
     """
 
-    __slots__ = ("_identity", "_lock", "_register", "_release", "_told", "registered")
+    __slots__ = (
+        "_identity",
+        "_lock",
+        "_mixes",
+        "_refused",
+        "_register",
+        "_release",
+        "_told",
+        "registered",
+    )
 
     def __init__(
         self,
         register: Callable[[Inode, int], int] | None = None,
         release: Callable[[int], None] | None = None,
+        *,
+        mixes: bool = False,
     ) -> None:
         self._register = register
         self._release = release
+        self._mixes = mixes
         self._lock = Lock()
         self._identity = RegisteringIdentity()
         self._told: set[int] = set()
+        self._refused: set[int] = set()
         self.registered = 0
 
     def opened(
@@ -76,16 +90,17 @@ class Attachments:
         first open decides.
 
         Raises `OSError` ``EBUSY`` if this one must not bypass and earlier ones, from before the
-        policy said so, still do.
+        policy said so, still do, and the kernel does not take a mixture.
         """
         with self._lock:
             state = inode.io
             if isinstance(state, _Io):
                 may_join = bypasses or joins or (follows and state.wished)
-                if state.backing_id and not may_join:
+                alike = may_join or not state.backing_id
+                if not alike and not self._mixes:
                     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
                 state.opens += 1
-                return state.backing_id
+                return state.backing_id if alike else 0
             backing_id = 0
             if self._register is not None and bypasses:
                 backing_id = self._try_register(inode, descriptor, writes=writes)
@@ -129,6 +144,13 @@ class Attachments:
                 self.registered -= 1
                 self._release(state.backing_id)
 
+    def refuse(self, device: int) -> None:
+        """From now on no inode of *device* (``st_dev``) bypasses: the kernel takes no such files.
+
+        For a kernel that looks at a backing file only after it has been told to bypass.
+        """
+        self._refused.add(device)
+
     def _try_register(self, inode: Inode, descriptor: int, *, writes: bool) -> int:
         register = self._register
         assert register is not None  # noqa: S101 - the caller has looked
@@ -136,6 +158,8 @@ class Attachments:
             status = os.fstat(descriptor)
             if writes and status.st_mode & (stat.S_ISUID | stat.S_ISGID):
                 # Who writes decides whether set-id bits stay; bypassed writes do not tell who.
+                return 0
+            if status.st_dev in self._refused:
                 return 0
             backing_id: int = self._identity.run(status.st_uid, lambda: register(inode, descriptor))
         except OSError as error:

@@ -24,12 +24,22 @@ class OpenFile:
     """One open of a regular file.
 
     ``descriptor`` is -1 while nothing needs one: a bypassed open costs the daemon none.
+    ``bypasses``: the kernel reads and writes by itself.
     ``groups`` are those with which its opener changes the file (`caller.groups_for`);
     ``reply_flags`` are the ``FOPEN_*`` flags it was answered with; ``user`` is the state of a
     user's handler. ``opener`` is who opened it, where requests do not tell who writes (pyfuse3).
     """
 
-    __slots__ = ("descriptor", "flags", "groups", "inode", "opener", "reply_flags", "user")
+    __slots__ = (
+        "bypasses",
+        "descriptor",
+        "flags",
+        "groups",
+        "inode",
+        "opener",
+        "reply_flags",
+        "user",
+    )
 
     def __init__(
         self, inode: Inode, flags: int, descriptor: int, groups: tuple[int, ...] = ()
@@ -38,6 +48,7 @@ class OpenFile:
         self.flags = flags
         self.descriptor = descriptor
         self.groups = groups
+        self.bypasses = False
         self.reply_flags = 0
         self.user: Any = None
         self.opener: Any = None

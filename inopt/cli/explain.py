@@ -127,7 +127,7 @@ def _of_policy(names: Sequence[str], request: _Request) -> dict[str, Any]:
         raise UsageError("explain: name a POLICY, or a mount by --mount (see 'inopt explain -h')")
     loaded = load_policy(names[0])
     rules = compile_rules(loaded)
-    tier, tier_from, notes = _tier(request.tier)
+    tier, kernel, tier_from, notes = _tier(request.tier)
     required = Tier[loaded.policy.require.upper()]
     if tier < required:
         notes.append(
@@ -146,7 +146,7 @@ def _of_policy(names: Sequence[str], request: _Request) -> dict[str, Any]:
     policy = CompiledPolicy(
         rules,
         reads_and_writes=tier >= Tier.RW,
-        kernel=_DRAFT if tier is Tier.INODE else OpsMask(),
+        kernel=kernel,
     )
     caller = None if request.caller is None else parse_identity(request.caller)
     reports = [_report(policy, path, request, caller, handled) for path in names[1:]]
@@ -160,25 +160,31 @@ def _refuse(request: _Request, why: str, *fields: str) -> None:
             raise UsageError(f"--{name}: means nothing {why}: leave it out")
 
 
-def _tier(asked: Tier | None) -> tuple[Tier, str, list[str]]:
-    """The tier, whence it is known, and what to say of it."""
-    if asked is Tier.INODE:
-        ops = ", ".join(op.name.lower() for op in _DRAFT)
-        return asked, "asked", [f"tier inode as drafted (no kernel has it yet): {ops}"]
-    if asked is not None:
-        return asked, "asked", []
-    if os.environ.get("INOPT_NO_BYPASS", "") not in ("", "0"):
-        return Tier.NONE, "asked", ["INOPT_NO_BYPASS is set"]
+def _tier(asked: Tier | None) -> tuple[Tier, OpsMask, str, list[str]]:
+    """The tier, what masks may have in it, whence that is known, and what to say of it."""
+    if asked is None and os.environ.get("INOPT_NO_BYPASS", "") not in ("", "0"):
+        return Tier.NONE, OpsMask(), "asked", ["INOPT_NO_BYPASS is set"]
+    if asked is not None and asked is not Tier.INODE:
+        return asked, OpsMask(), "asked", []
+    abilities, reason = None, ""
     try:
         abilities = probe()
     except (InoptError, OSError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        return Tier.RW, "assumed", [f"tier rw is assumed: the kernel cannot be asked ({reason})"]
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if abilities is not None and abilities.tier is Tier.INODE:
+        return Tier.INODE, abilities.accepts, "asked" if asked else "kernel", []
+    if asked is Tier.INODE:
+        ops = ", ".join(op.name.lower() for op in _DRAFT)
+        return asked, _DRAFT, "asked", [f"tier inode as drafted (this kernel lacks it): {ops}"]
+    if abilities is None:
+        notes = [f"tier rw is assumed: the kernel cannot be asked ({reason})"]
+        return Tier.RW, OpsMask(), "assumed", notes
     if abilities.can_bypass:
-        return Tier.RW, "kernel", []
-    if abilities.bypass_error == errno.EPERM and "PASSTHROUGH" in abilities.flag_names():
-        return Tier.RW, "assumed", ["tier rw, as root has it: you may not register backing files"]
-    return Tier.NONE, "kernel", ["this kernel has no bypass: see 'inopt doctor'"]
+        return Tier.RW, OpsMask(), "kernel", []
+    if abilities.bypass_error == errno.EPERM and abilities.lacks_privilege:
+        notes = ["tier rw, as root has it: you may not register backing files"]
+        return Tier.RW, OpsMask(), "assumed", notes
+    return Tier.NONE, OpsMask(), "kernel", ["this kernel has no bypass: see 'inopt doctor'"]
 
 
 def _handled(loaded: Loaded, notes: list[str]) -> frozenset[Op] | None:

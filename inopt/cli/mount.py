@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from inopt.exceptions import InoptError, UsageError
-from inopt.kernel.dialects import Tier
+from inopt.kernel.dialects import BY_NAME, Tier
 from inopt.kernel.mounts import require_privilege
 from inopt.kernel.options import parse_options
 from inopt.policy.load import load_policy, shipped_policies
@@ -48,6 +48,11 @@ def _complete_policy(_context: Any, _parameter: Any, incomplete: str) -> list[st
     default="auto",
     show_default=True,
     help="How much the kernel serves; auto is all it can, anything else is demanded.",
+)
+@click.option(
+    "--abi",
+    type=click.Choice(sorted(BY_NAME)),
+    help="How to speak to the kernel, instead of finding out.",
 )
 @click.option(
     "-o", "options", multiple=True, metavar="OPT,…", help="Mount options, as of mount(8)."
@@ -98,6 +103,7 @@ def mount(
     mountpoint: str,
     foreground: bool,
     tier: str,
+    abi: str | None,
     options: tuple[str, ...],
     fd_budget: int | None,
     readers: int,
@@ -115,6 +121,7 @@ def mount(
         mountpoint=os.path.abspath(mountpoint) if mountpoint else "",
         policy=load_policy(policy),
         tier=None if tier == "auto" else Tier[tier.upper()],
+        abi=abi,
         options=parse_options(options),
         fd_budget=fd_budget,
         readers=readers,

@@ -133,7 +133,7 @@ class Answers:
         with context.tree.descriptors.use():
             backing_id = context.change_bypass(file, wish, header, body.flags)
         flags = file.reply_flags | open_flags_of(info)
-        return context.dialect.open(info.fh, flags, backing_id)
+        return context.open_reply(info.fh, flags, backing_id)
 
     def created(self, header: Header, body: Any, result: object) -> bytes:
         """CREATE and TMPFILE."""

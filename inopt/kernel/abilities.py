@@ -88,8 +88,8 @@ def choose_dialect(
 
     *wanted* is the tier it must give, None for the best there is; *privileged*, whether the daemon
     has CAP_SYS_ADMIN in the initial user namespace. *proof* is what a probe of this kernel has
-    found: without it, only such dialects are chosen that flags alone tell. Raises `UsageError` for
-    a tier or a dialect that is lacking.
+    found: without it, only such dialects are chosen that flags alone tell. *abi* is in `BY_NAME`.
+    Raises `UsageError` for a tier or a dialect that is lacking.
     """
     if wanted is Tier.NONE:
         return PLAIN
@@ -114,9 +114,7 @@ def choose_dialect(
 def _named(
     abi: str, offered: int, wanted: Tier | None, *, privileged: bool, proof: Abilities | None
 ) -> Dialect:
-    kind = BY_NAME.get(abi)
-    if kind is None:
-        raise UsageError(f"--abi {abi}: not a dialect: known are {', '.join(sorted(BY_NAME))}")
+    kind = BY_NAME[abi]
     if wanted is not None and kind.tier is not wanted:
         raise UsageError(
             f"--abi {abi}: gives tier '{kind.tier.label}', but '{wanted.label}' is demanded: "

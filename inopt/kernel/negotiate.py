@@ -8,7 +8,7 @@ import msgspec
 
 from inopt.exceptions import UsageError
 from inopt.kernel.abilities import Abilities, choose_dialect
-from inopt.kernel.dialects import Dialect, Tier
+from inopt.kernel.dialects import BY_NAME, Dialect, Tier
 from inopt.wire import replies, uapi
 from inopt.wire.bodies import Init
 from inopt.wire.uapi import InitFlag
@@ -160,6 +160,8 @@ def check_wishes(wishes: Wishes) -> None:
             "option writeback_cache: the kernel switches read/write bypass off, without a word, "
             "when it caches writes: use it with --tier none, or leave it out"
         )
+    if wishes.abi is not None and wishes.abi not in BY_NAME:
+        raise UsageError(f"abi '{wishes.abi}': not a dialect: known are {', '.join(BY_NAME)}")
     if wishes.max_stack_depth not in (1, 2):
         raise UsageError(
             f"option max_stack_depth={wishes.max_stack_depth}: the kernel takes 1 or 2 only"

@@ -244,6 +244,8 @@ def _require_little(settings: Settings) -> None:
         raise UsageError(
             f"--tier {settings.tier.label}: pyfuse3 has no bypass: use --transport kernel"
         )
+    if settings.abi is not None:
+        raise UsageError(f"--abi {settings.abi}: pyfuse3 has no bypass: use --transport kernel")
 
 
 def _context(tree: Tree, prepared: Prepared, settings: Settings) -> Context:

@@ -27,6 +27,7 @@ def settings_for(
     *,
     policy: str | os.PathLike[str] | None = None,
     tier: str | None = None,
+    abi: str | None = None,
     options: str = "",
     fd_budget: int | None = None,
     handler_timeout: float | None = None,
@@ -35,13 +36,15 @@ def settings_for(
 
     *policy* is a file's path, the name of a shipped policy, or the YAML itself if it has several
     lines; without one, all that the class of *handlers* overrides is handled, and all else
-    bypasses. Without *source* there is no backing tree.
+    bypasses. Without *source* there is no backing tree. *tier* and *abi* are those of the command
+    line; without them, the best that the kernel has.
     """
     return Settings(
         source=NO_SOURCE if source is None else os.path.abspath(source),
         mountpoint=os.path.abspath(mountpoint),
         policy=_policy_for(handlers, policy),
         tier=None if tier is None else Tier[tier.upper()],
+        abi=abi,
         options=parse_options((options,) if options else ()),
         fd_budget=fd_budget,
         handlers_object=handlers,
@@ -73,6 +76,7 @@ async def mount(
     handlers: pyfuse3.Operations | None = None,
     policy: str | os.PathLike[str] | None = None,
     tier: str | None = None,
+    abi: str | None = None,
     options: str = "",
     fd_budget: int | None = None,
     handler_timeout: float | None = None,
@@ -89,6 +93,7 @@ async def mount(
         mountpoint,
         policy=policy,
         tier=tier,
+        abi=abi,
         options=options,
         fd_budget=fd_budget,
         handler_timeout=handler_timeout,
@@ -104,6 +109,7 @@ def run(
     source: str | os.PathLike[str] | None = None,
     policy: str | os.PathLike[str] | None = None,
     tier: str | None = None,
+    abi: str | None = None,
     options: str = "",
     fd_budget: int | None = None,
     handler_timeout: float | None = None,
@@ -115,6 +121,7 @@ def run(
         mountpoint,
         policy=policy,
         tier=tier,
+        abi=abi,
         options=options,
         fd_budget=fd_budget,
         handler_timeout=handler_timeout,

@@ -67,8 +67,15 @@ def _descriptor_budget(wanted: int | None) -> int:
 def wishes_for(settings: Settings, source: str, prepared: Prepared) -> Wishes:
     """What is asked of the kernel. Raises `UsageError` for what excludes each other."""
     if is_stock(prepared):
+        if settings.abi is not None:
+            raise UsageError(
+                f"--abi {settings.abi}: nothing bypasses a filesystem written for pyfuse3: leave "
+                "it out"
+            )
         return _stock_wishes(prepared)
     tier = settings.tier
+    if tier is Tier.NONE and settings.abi is not None:
+        raise UsageError(f"--abi {settings.abi}: means nothing with --tier none: leave one out")
     if tier is None and os.environ.get("INOPT_NO_BYPASS", "") not in ("", "0"):
         tier = Tier.NONE
     required = Tier[settings.policy.policy.require.upper()]
@@ -224,7 +231,10 @@ def begin(
     os.write(device.descriptor, replies.message(unique, terms.reply))
     dialect = terms.dialect
     attachments = Attachments()
-    if terms.tier >= Tier.RW:
+    if dialect.one_shot:
+        # Only which inodes bypass: each open registers by itself, when its reply is sent.
+        attachments = Attachments(lambda _inode, _file: 1, lambda _id: None, mixes=True)
+    elif terms.tier >= Tier.RW:
 
         def register(inode: Inode, descriptor: int) -> int:
             if dialect.same_numbers and inode.number != os.fstat(descriptor).st_ino:

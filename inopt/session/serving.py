@@ -15,6 +15,7 @@ import structlog
 from inopt.handlers.failures import DeniedError
 from inopt.handlers.gates import Gate, Substitute
 from inopt.handlers.serve import Context, Serve, undo
+from inopt.handlers.serve.once import OPENS, OneShotOpens
 from inopt.kernel.device import Device
 from inopt.ops import NO_REPLY, OPCODE_LIMIT, Op, op_name
 from inopt.session.stats import Counts
@@ -47,7 +48,8 @@ class Server:
 
     *table* has the function that serves each opcode. ``gates`` is what the policy says to a
     request first, and may be replaced at any time. ``observer``, if there is one, is told of
-    every request. ``interrupt`` is called with the unique of a request whose caller got a signal.
+    every request. ``opens`` sends the replies to opens where they need more than to be written.
+    ``interrupt`` is called with the unique of a request whose caller got a signal.
     """
 
     def __init__(
@@ -63,11 +65,19 @@ class Server:
         self.table = table
         self.gates: list[Gate | None] = [None] * OPCODE_LIMIT
         self.observer: Observer | None = None
+        self.opens = OneShotOpens(context, device) if context.dialect.one_shot else None
         self.interrupt: Callable[[int], None] | None = None
         self.task_counts = Counts()
 
     def send(self, header: Header, payload: bytes) -> None:
         """Answer a request. What the kernel does not take is taken back."""
+        if self.opens is not None and header.opcode in OPENS:
+            self.opens.send(header, payload, self._write)
+        else:
+            self._write(header, payload)
+
+    def _write(self, header: Header, payload: bytes) -> int:
+        """Returns 0, or the errno with which the kernel has refused it."""
         descriptor = self.device.descriptor
         try:
             if len(payload) <= _COPIED:
@@ -79,6 +89,8 @@ class Server:
             if payload:
                 undo(self.context, header.opcode, payload)
             _tell(header, len(payload), error)
+            return error.errno or errno.EIO
+        return 0
 
     def send_error(self, header: Header, number: int) -> None:
         """Answer a request with an errno."""

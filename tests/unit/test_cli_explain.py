@@ -83,7 +83,7 @@ def test_tiers(place: Path) -> None:
         routes = {line["operation"]: line["route"] for line in answer["paths"][0]["lines"]}
         assert (answer["tier"], routes["read"]) == (tier, route)
     drafted = told(place, "mirror", "a", "--tier", "inode")
-    assert "no kernel has it yet" in drafted["notes"][0]
+    assert "this kernel lacks it" in drafted["notes"][0]
     done = inopt("explain", "mirror", "a", "--json", cwd=place, INOPT_NO_BYPASS="1")
     assert json.loads(done.stdout)["tier"] == "none"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable
@@ -130,18 +131,27 @@ class Context:
             return self.name_validity
         return self.validity
 
-    def open_reply_flags(self, plan: Plan, flags: int, backing_id: int) -> int:
-        """The ``FOPEN_*`` flags of an open with *flags* of open(2)."""
+    def open_reply(self, handle: int, reply_flags: int, backing_id: int) -> bytes:
+        """The payload of an open's reply."""
+        if self.dialect.one_shot:
+            backing_id = 0  # registered when the reply is sent: see `once`
+        return self.dialect.open(handle, reply_flags, backing_id)
+
+    def open_reply_flags(self, plan: Plan, flags: int, inode: Inode, backing_id: int) -> int:
+        """The ``FOPEN_*`` flags of an open of *inode* with *flags* of open(2)."""
         no_flush = self.no_flush and not plan.is_handled(Op.FLUSH)
         reply_flags = FOPEN_NOFLUSH if no_flush else 0
         writes = flags & os.O_ACCMODE != os.O_RDONLY
         if backing_id:
             # The kernel would open the backing file with O_APPEND for good, and fcntl(2) can clear
             # it. So these opens send their reads and writes; each WRITE tells whether it appends.
-            direct = bool(flags & os.O_APPEND)
+            # A one-shot registration keeps the daemon's flags, and each write brings the client's.
+            direct = bool(flags & os.O_APPEND) and not self.dialect.one_shot
         else:
             # No page cache, so no shared mapping: what it would write, nobody could judge.
             direct = plan.direct or (writes and plan.direct_writers)
+            # Nor beside opens that bypass: what they write would be hidden by cached pages.
+            direct = direct or bool(self.attachments.backing_id(inode))
         return reply_flags | FOPEN_DIRECT_IO if direct else reply_flags
 
     def change_bypass(self, file: OpenFile, wish: bool | None, header: Header, flags: int) -> int:
@@ -152,7 +162,7 @@ class Context:
         """
         inode = file.inode
         attachments = self.attachments
-        earlier = attachments.backing_id(inode)
+        earlier = attachments.backing_id(inode) if file.bypasses else 0
         if wish is None or wish == bool(earlier):
             return earlier
         plan = self.placement.plan(inode)
@@ -162,7 +172,8 @@ class Context:
         descriptor = file.fileno(self.tree)
         backing_id = attachments.change(inode, descriptor, writes=writes, bypasses=wish)
         if backing_id != earlier:
-            file.reply_flags = self.open_reply_flags(plan, flags, backing_id)
+            file.reply_flags = self.open_reply_flags(plan, flags, inode, backing_id)
+            file.bypasses = bool(backing_id)
             if writes and not backing_id:
                 file.groups = groups_for(descriptor, header.uid, header.pid)
         return backing_id
@@ -194,3 +205,10 @@ def require_room(length: int, size: int) -> None:
     """Raise ``ERANGE`` unless *length* bytes fit into the *size* that the caller has."""
     if length > size:
         fail(errno.ERANGE)
+
+
+def without_direct(descriptor: int) -> None:
+    """Let the daemon read and write by *descriptor* whatever its caller's alignment is."""
+    flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
+    if flags & os.O_DIRECT:
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, flags & ~os.O_DIRECT)

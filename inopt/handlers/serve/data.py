@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 from typing import Final
 
@@ -12,7 +11,7 @@ from inopt.backing.caller import acting_as, groups_for
 from inopt.backing.files import OpenFile
 from inopt.backing.inodes import Inode
 from inopt.handlers.failures import fail
-from inopt.handlers.serve.context import Context
+from inopt.handlers.serve.context import Context, without_direct
 from inopt.wire import bodies, replies, uapi
 from inopt.wire.bodies import Header
 
@@ -67,6 +66,7 @@ def finish_open(
 ) -> bytes:
     """Answer an open: the reply's payload. *descriptor* is taken over."""
     tree = context.tree
+    one_shot = context.dialect.one_shot
     writes = flags & os.O_ACCMODE != os.O_RDONLY
     groups: tuple[int, ...] = ()
     try:
@@ -79,27 +79,24 @@ def finish_open(
             joins=plan.joins or (plan.readers_join and not writes),
             follows=not (plan.direct or plan.direct_writers),
         )
-        if writes and not backing_id:
+        if writes and (one_shot or not backing_id):
             groups = groups_for(descriptor, header.uid, header.pid)
     except BaseException:
         os.close(descriptor)
         raise
-    if backing_id and not flags & os.O_APPEND:
+    if backing_id and not one_shot and not flags & os.O_APPEND:
         # The kernel has the file now; a descriptor is opened again if one should be needed.
         os.close(descriptor)
         descriptor = -1
     else:
         tree.descriptors.held += 1
-        if flags & os.O_DIRECT:
+        if flags & os.O_DIRECT and not (backing_id and one_shot):
             # The caller's alignment is not ours.
-            fcntl.fcntl(
-                descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) & ~os.O_DIRECT
-            )
-    reply_flags = context.open_reply_flags(plan, flags, backing_id)
+            without_direct(descriptor)
     file = OpenFile(inode, backing_flags(context, flags), descriptor, groups)
-    file.reply_flags = reply_flags
-    handle = context.files.add(file)
-    return context.dialect.open(handle, reply_flags, backing_id)
+    file.reply_flags = context.open_reply_flags(plan, flags, inode, backing_id)
+    file.bypasses = bool(backing_id)
+    return context.open_reply(context.files.add(file), file.reply_flags, backing_id)
 
 
 def read(context: Context, _header: Header, body: bodies.Read) -> bytes:
