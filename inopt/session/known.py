@@ -57,17 +57,18 @@ class _Kept(msgspec.Struct, frozen=True):
 
 def known_abilities(offered: int) -> Abilities | None:
     """What a kernel that offers these INIT flags can do; None if it cannot be asked."""
-    try:
-        here = Circumstances.now()
+    here, path = Circumstances.now(), None
+    with suppress(OSError):  # without a runtime directory, it is asked each time
         path = os.path.join(places.runtime_directory(), "kernel.json")
-        kept = read(path, here)
-        if kept is not None and kept.flags == offered:
-            return kept
+    kept = None if path is None else read(path, here)
+    if kept is not None and kept.flags == offered:
+        return kept
+    try:
         found = probe()
     except (InoptError, OSError) as error:
         _log.info("the kernel cannot be asked what it bypasses", error=str(error))
         return None
-    if found.can_bypass:
+    if path is not None and found.can_bypass:
         with suppress(OSError):
             write(path, here, found)
     return found

@@ -11,7 +11,9 @@ from support.programs import inopt_program, overlay_in, sh
 
 pytestmark = pytest.mark.host
 
-KERNEL = {"kernel", "protocol", "init_flags", "tier", "cap_sys_admin", "fd_limit"}
+KERNEL = {
+    "kernel", "protocol", "init_flags", "tier", "dialect", "ops_mask", "cap_sys_admin", "fd_limit",
+}  # fmt: skip
 BACKING = {"file_handles", "xattrs", "acls", "stack_depth"}
 
 

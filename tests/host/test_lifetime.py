@@ -162,13 +162,24 @@ def test_stats(tree: Path) -> None:
         assert mount.complaints() == []
 
 
-def test_no_bypass_by_environment(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("arguments", [(), ("--abi", "mainline")])
+def test_no_bypass_by_environment(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
     monkeypatch.setenv("INOPT_NO_BYPASS", "1")
-    with mounted(tree / "src", tree / "mnt") as mount:
+    with mounted(tree / "src", tree / "mnt", *arguments) as mount:
         (mount.path / "file").read_text()
         told = mount.stats()
-        assert (told["tier"], told["backing_ids"]) == ("none", 0)
+        assert (told["tier"], told["dialect"], told["backing_ids"]) == ("none", "none", 0)
         assert told["READ"]["daemon"] > 0
+
+
+def test_a_dialect_by_name(tree: Path) -> None:
+    with mounted(tree / "src", tree / "mnt", "--abi", "mainline") as mount:
+        (mount.path / "file").read_text()
+        told = mount.stats()
+        assert (told["tier"], told["dialect"]) == ("rw", "mainline")
+        assert told["READ"]["daemon"] == 0
 
 
 def test_logs_and_idleness(tree: Path) -> None:
