@@ -17,6 +17,7 @@ from typing import Final
 
 import structlog
 
+from inopt.backing.attached import AttachedInodes, attached_to
 from inopt.backing.caller import RegisteringIdentity
 from inopt.backing.inodes import Inode
 
@@ -26,13 +27,15 @@ _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 class _Io:
     """The opens of one inode: how many, and the backing id of all of them (0: no bypass).
 
-    ``wished``: they bypass because a handler wishes it, not by the policy.
+    ``wished``: they bypass because a handler wishes it, not by the policy. ``lent``: the backing id
+    is the one that is attached to the inode, and is not given back with the last release.
     """
 
-    __slots__ = ("backing_id", "opens", "wished")
+    __slots__ = ("backing_id", "lent", "opens", "wished")
 
-    def __init__(self, backing_id: int) -> None:
+    def __init__(self, backing_id: int, *, lent: bool = False) -> None:
         self.backing_id = backing_id
+        self.lent = lent
         self.opens = 1
         self.wished = False
 
@@ -42,7 +45,8 @@ class Attachments:
 
     *register* takes an inode and a descriptor of it, and returns a backing id or raises
     `OSError`; *release* takes the id. Both are None where the session has no bypass. *mixes*: the
-    kernel lets opens of one inode bypass beside others that do not.
+    kernel lets opens of one inode bypass beside others that do not. *attached*: the inodes whose
+    backing files the kernel has from their lookup on; all their opens bypass.
     """
 
     __slots__ = (
@@ -53,6 +57,7 @@ class Attachments:
         "_register",
         "_release",
         "_told",
+        "attached",
         "registered",
     )
 
@@ -62,11 +67,14 @@ class Attachments:
         release: Callable[[int], None] | None = None,
         *,
         mixes: bool = False,
+        attached: AttachedInodes | None = None,
     ) -> None:
         self._register = register
         self._release = release
         self._mixes = mixes
-        self._lock = Lock()
+        self.attached = attached
+        # An inode is attached, or opened, not both at a time.
+        self._lock = attached.lock if attached is not None else Lock()
         self._identity = RegisteringIdentity()
         self._told: set[int] = set()
         self._refused: set[int] = set()
@@ -94,6 +102,14 @@ class Attachments:
         """
         with self._lock:
             state = inode.io
+            attached = attached_to(inode)
+            if attached is not None:
+                # For good: what this policy would have otherwise was asked before it was attached.
+                if isinstance(state, _Io):
+                    state.opens += 1
+                else:
+                    inode.io = _Io(attached.backing_id, lent=True)
+                return attached.backing_id
             if isinstance(state, _Io):
                 may_join = bypasses or joins or (follows and state.wished)
                 alike = may_join or not state.backing_id
@@ -114,8 +130,10 @@ class Attachments:
         """
         with self._lock:
             state = inode.io
-            if not isinstance(state, _Io) or state.opens > 1 or bool(state.backing_id) == bypasses:
-                return state.backing_id if isinstance(state, _Io) else 0
+            if not isinstance(state, _Io):
+                return 0
+            if state.lent or state.opens > 1 or bool(state.backing_id) == bypasses:
+                return state.backing_id
             if bypasses and self._register is not None:
                 state.backing_id = self._try_register(inode, descriptor, writes=writes)
                 state.wished = bool(state.backing_id)
@@ -140,7 +158,7 @@ class Attachments:
             if state.opens:
                 return
             inode.io = None
-            if state.backing_id and self._release is not None:
+            if state.backing_id and not state.lent and self._release is not None:
                 self.registered -= 1
                 self._release(state.backing_id)
 

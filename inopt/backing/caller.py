@@ -108,24 +108,38 @@ class RegisteringIdentity:
     these are the *owner's* filesystem uid (reserved blocks, and network filesystems), without
     CAP_FSETID (else a write would leave set-id bits in place) and without CAP_SYS_RESOURCE (else
     it would escape quotas). CAP_SYS_ADMIN stays: registering needs it.
+
+    Where the kernel also changes attributes by them, having checked the caller's right to, they
+    keep every other capability; and CAP_FSETID, without which a chmod could not set the bits.
+    That kernel takes set-id bits away by itself, before a write.
     """
 
-    __slots__ = ("_full", "_reduced")
+    __slots__ = ("_changing", "_full", "_reduced")
 
     def __init__(self) -> None:
         full, permitted, inheritable = syscalls.capabilities()
         reduced = full & ~(1 << syscalls.CAP_FSETID | 1 << syscalls.CAP_SYS_RESOURCE)
         self._full = syscalls.CapabilitySet(full, permitted, inheritable)
+        changing = full & ~(1 << syscalls.CAP_SYS_RESOURCE)
+        self._changing = syscalls.CapabilitySet(changing, permitted, inheritable)
         self._reduced = syscalls.CapabilitySet(reduced, permitted, inheritable)
 
-    def run(self, owner: int, register: Callable[[], Any]) -> Any:
-        """Call *register* in this thread with the reduced credentials of *owner* (a uid)."""
-        self._reduced.apply()
+    def run(
+        self, owner: int, register: Callable[[], Any], *, changes_attributes: bool = False
+    ) -> Any:
+        """Call *register* in this thread with the reduced credentials of *owner* (a uid).
+
+        *changes_attributes*: the kernel is to change attributes by them, too.
+        """
+        reduced = self._changing if changes_attributes else self._reduced
+        reduced.apply()
         try:
             if owner == 0:
                 return register()
-            syscalls.set_filesystem_user(owner)
+            syscalls.set_filesystem_user(owner)  # and some capabilities are gone (credentials(7))
             try:
+                if changes_attributes:
+                    reduced.apply()
                 return register()
             finally:
                 syscalls.set_filesystem_user(0)

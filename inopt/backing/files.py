@@ -87,14 +87,26 @@ class OpenDirectory:
     goes on at their offset; any other offset (rewinddir, seekdir) reads afresh.
     """
 
-    __slots__ = ("_entries", "_next", "_position", "descriptor", "inode")
+    __slots__ = ("_entries", "_flags", "_next", "_position", "descriptor", "inode")
 
-    def __init__(self, inode: Inode, descriptor: int) -> None:
+    def __init__(self, inode: Inode, flags: int) -> None:
         self.inode = inode
-        self.descriptor = descriptor
+        self.descriptor = -1
+        self._flags = flags
         self._entries: list[DirectoryEntry] = []
         self._next = 0
         self._position = 0
+
+    def open(self, tree: Tree) -> None:
+        """Open the descriptor, if it is not yet. Raises `OSError`."""
+        if self.descriptor >= 0:
+            return
+        tree.descriptors.hold()
+        try:
+            self.descriptor = tree.open(self.inode, self._flags)
+        except BaseException:
+            tree.descriptors.held -= 1
+            raise
 
     def seek(self, offset: int) -> None:
         """Go to *offset*, one that an entry came with, or 0."""
@@ -123,9 +135,10 @@ class OpenDirectory:
         self._next += 1
 
     def close(self, tree: Tree) -> None:
-        """Close the descriptor."""
-        tree.descriptors.held -= 1
-        os.close(self.descriptor)
+        """Close the descriptor, if it is open."""
+        if self.descriptor >= 0:
+            tree.descriptors.held -= 1
+            os.close(self.descriptor)
 
 
 def _parse(buffer: ctypes.Array[ctypes.c_char], filled: int) -> list[DirectoryEntry]:

@@ -33,6 +33,16 @@ _IGNORE_CASE: Final = frozenset(
         0x0000482B,  # hfsplus
     }
 )
+# Those whose ``st_ino`` is what the kernel itself calls the inode (``i_ino``), as far as known.
+_SURE_NUMBERS: Final = frozenset(
+    {
+        0xEF53,  # ext2, ext3, ext4
+        0x58465342,  # xfs
+        0x9123683E,  # btrfs
+        0x01021994,  # tmpfs
+        0xF2F52010,  # f2fs
+    }
+)
 _FS_CASEFOLD_FL: Final = 0x40000000  # linux/fs.h: of a directory
 
 
@@ -116,3 +126,24 @@ def ignores_case(directory: int) -> bool:
 def may_mark_directories() -> bool:
     """Whether this kernel knows directories that ignore case (ext4 or f2fs with casefold)."""
     return any(os.path.exists(f"/sys/fs/{name}/features/casefold") for name in ("ext4", "f2fs"))
+
+
+def numbers_are_sure(kind: int) -> bool:
+    """Whether inodes of a filesystem of this statfs type have one number only.
+
+    On others (overlayfs, network filesystems) what stat(2) tells may be made up.
+    """
+    return kind in _SURE_NUMBERS
+
+
+def kernel_number(descriptor: int) -> int:
+    """What the kernel itself calls the inode behind *descriptor*; -1 if it does not tell.
+
+    Source: proc(5), ``ino`` of fdinfo (Linux 5.14).
+    """
+    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as facts:
+        for line in facts:
+            key, _, value = line.partition(":")
+            if key == "ino":
+                return int(value)
+    return -1

@@ -29,12 +29,15 @@ class Inode:
 
     ``number`` is the ``st_ino`` to report. ``descriptor`` is -1 unless the inode is pinned: it
     has no name any more, or its filesystem has no file handles. ``io`` is the state of its opens,
-    which belongs to `inopt.backing.attach`; ``position`` and ``plan`` are what the policy makes of
-    it, which belongs to `inopt.handlers.placement`; ``never_bypass`` and ``user`` are the wish and
-    the state of a user's handler.
+    which belongs to `inopt.backing.attach`; ``attached`` is what the kernel has of it from its
+    lookup on, or the errno why it has nothing, which belongs to `inopt.backing.attached`;
+    ``position`` and ``plan`` are what the policy makes of it, which belongs to
+    `inopt.handlers.placement`; ``never_bypass`` and ``user`` are the wish and the state of a
+    user's handler.
     """
 
     __slots__ = (
+        "attached",
         "descriptor",
         "filesystem",
         "generation",
@@ -69,6 +72,7 @@ class Inode:
         self.descriptor = descriptor
         self.is_directory = is_directory
         self.io: object | None = None
+        self.attached: object | None = None
         self.position: Any = None
         self.plan: Any = None
         self.never_bypass = False

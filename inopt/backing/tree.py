@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -81,6 +81,8 @@ class Tree:
         self.root = root
         self.table = InodeTable(root)
         self.descriptors = DescriptorCache(budget)
+        # Told of each inode that the kernel has forgotten.
+        self.dropped: Callable[[Inode], None] | None = None
         self._filesystems = {attributes.mount_id: root_filesystem}
         self._root_key = key_of(attributes)
         self._quiet_mount = -1
@@ -403,6 +405,8 @@ class Tree:
         self._drop(inode)
 
     def _drop(self, inode: Inode) -> None:
+        if inode.attached is not None and self.dropped is not None:
+            self.dropped(inode)
         self.descriptors.drop(inode.nodeid)
         if inode.descriptor >= 0:
             self._release_descriptor(inode)

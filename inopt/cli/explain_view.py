@@ -156,9 +156,14 @@ def _live(live: dict[str, Any]) -> Text:
     if live["opens"]:
         by = f"bypass (backing id {live['backing_id']})" if live["backing_id"] else "the daemon"
         opens = f"open {live['opens']} times, all through {by}"
+    attached = ""
+    if live["attached"]:
+        attached = f", attached: the kernel serves {', '.join(live['attached'])} by itself"
+    elif live["not_attached"]:
+        attached = f", not attached: {live['not_attached']}"
     return Text(
         f"nodeid {live['nodeid']}, {live['lookups']} lookups, {opens}, "
-        f"under the {live['policy']} policy{', pinned' if live['pinned'] else ''}"
+        f"under the {live['policy']} policy{', pinned' if live['pinned'] else ''}{attached}"
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pyfuse3
 
+from inopt.backing.attached import attached_to
 from inopt.backing.inodes import Inode
 from inopt.handlers.directory import ReaddirToken
 from inopt.handlers.serve import Context
@@ -72,9 +73,11 @@ class Answers:
             if self.context.tree.table.get_or_none(nodeid) is not None:
                 return attr.payload
         inode = self._inode(header, attr)
+        attached = attached_to(inode)
         return self.context.dialect.entry(
-            inode.nodeid, inode.generation, attributes_of(attr), validity_of(attr), inode.number
-        )
+            inode.nodeid, inode.generation, attributes_of(attr), validity_of(attr), inode.number,
+            attached.backing_id if attached is not None else 0,
+        )  # fmt: skip
 
     def prepare(self, header: Header, token: ReaddirToken) -> None:
         """Let a token make entries of what a handler gives to `readdir_reply`."""

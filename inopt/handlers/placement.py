@@ -14,11 +14,12 @@ from typing import Any, Final
 
 import structlog
 
+from inopt.backing.attached import attached_to
 from inopt.backing.filesystems import ignores_case, may_mark_directories
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree, attributes_of
 from inopt.handlers.failures import DeniedError, fail
-from inopt.ops import Op
+from inopt.ops import Op, OpsMask
 from inopt.policy.callers import Caller
 from inopt.policy.compiled import CompiledPolicy, Joint, Treatment
 from inopt.policy.facts import Attributes, ReadXattr
@@ -119,6 +120,7 @@ class Placement:
         if self._plain is not None:
             inode.plan = self._plain
             return
+        attached = attached_to(inode)
         several = attributes.links > 1 and not inode.is_directory
         earlier = inode.position
         if several and self._is_current(earlier):
@@ -128,6 +130,25 @@ class Placement:
         inode.plan = self.policy.plan(
             inode.position, attributes, self.reader(inode), linked=several
         )
+        if attached is not None and attached.mask - inode.plan.mask:
+            self._require_as_wide(attached.mask, state, inode, attributes)
+
+    def _require_as_wide(self, mask: OpsMask, state: State, inode: Inode, attributes: Any) -> None:
+        """Keep back a name by which the kernel may do less than it does for the inode already.
+
+        Such a name was made underneath, or led elsewhere when the inode was looked up. What the
+        kernel does cannot be narrowed before it forgets the inode. Raises `OSError` ``EXDEV``.
+        """
+        plan = self.policy.plan(state, attributes, self.reader(inode), linked=False)
+        excess = mask - plan.mask
+        if excess:
+            _log.warning(
+                "not shown: by another name the kernel serves more of it than the policy allows "
+                "here, until it is forgotten",
+                inode=inode.number,
+                opcodes=[op.name for op in excess],
+            )
+            fail(errno.EXDEV)
 
     def _is_current(self, position: object) -> bool:
         if isinstance(position, Joint):
@@ -181,10 +202,24 @@ class Placement:
         except OSError:
             return False
         plan = self.policy.plan(state, attributes, self.reader(inode), linked=False)
+        attached = attached_to(inode)
+        if attached is not None and attached.mask - plan.mask:
+            return False
         if earlier is None or (earlier.bypasses and not plan.bypasses):
             return False
         inode.position, inode.plan = state, plan
         return True
+
+    def plan_under(self, policy: CompiledPolicy, inode: Inode) -> Plan | None:
+        """The plan that *inode* would have under *policy*; None if its place cannot be told."""
+        try:
+            state = policy.start
+            for name in self.tree.location(inode):
+                state = state.step(name)
+            attributes = self.tree.attributes(inode)
+            return policy.plan(state, attributes, self.reader(inode), linked=False)
+        except OSError:
+            return None
 
     def plan_at(self, state: State, attributes: Attributes, xattr: ReadXattr = _no_xattr) -> Plan:
         """The plan of what is found by a name at *state*."""

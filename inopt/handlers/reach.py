@@ -219,7 +219,11 @@ class SessionReach:
         }
 
     def stop_bypassing(self, inode: int) -> None:
-        """From the next open on that finds the inode not open, its opens do not bypass."""
+        """From the next open on that finds the inode not open, its opens do not bypass.
+
+        Those of an inode that the kernel has the backing file of (tier inode) do, until the kernel
+        has forgotten it.
+        """
         self._context.tree.table.get(inode).never_bypass = True
 
     def bypass_again(self, inode: int) -> None:

@@ -33,7 +33,10 @@ class Treatment:
     that a rule promises changes. ``conditions`` are the facts that decisions depend on.
     """
 
-    __slots__ = ("chains", "conditions", "lists_all", "plans", "settled", "stays_bypassed")
+    __slots__ = (
+        "chains", "conditions", "lists_all", "opens_handled", "plans", "settled",
+        "stays_bypassed",
+    )  # fmt: skip
 
     def __init__(self, chains: dict[int, Chain], *, lists_all: bool) -> None:
         self.chains = chains
@@ -49,7 +52,12 @@ class Treatment:
             if slot != _VISIBLE and not any(conditions for conditions, _, _ in chain)
         )
         self.stays_bypassed = not _may_lose_bypass(chains)
-        self.plans: dict[tuple[int, _Loss], Plan] = {}
+        # A handler of OPEN may not want an open to bypass.
+        self.opens_handled = any(
+            isinstance(decision, Decision) and decision.kind is Kind.HANDLE
+            for _, _, decision in chains[Op.OPEN]
+        )
+        self.plans: dict[tuple[int, _Loss, bool], Plan] = {}
 
 
 _BYPASS: Final = Decision(Kind.BYPASS)
@@ -201,12 +209,15 @@ class CompiledPolicy:
                 facts |= 1 << place
         # Types that are treated alike may still lose differently.
         loss = self._linked[format_] if linked else _NO_LOSS
-        plan = treatment.plans.get((facts, loss))
+        is_regular = format_ == stat.S_IFREG
+        key = (facts, loss, is_regular)
+        plan = treatment.plans.get(key)
         if plan is None:
-            plan = treatment.plans[facts, loss] = self._make(treatment, facts, loss)
+            plan = self._make(treatment, facts, loss, is_regular=is_regular)
+            treatment.plans[key] = plan
         return plan
 
-    def _make(self, treatment: Treatment, facts: int, loss: _Loss) -> Plan:
+    def _make(self, treatment: Treatment, facts: int, loss: _Loss, *, is_regular: bool) -> Plan:
         true = {
             condition for place, condition in enumerate(treatment.conditions) if facts >> place & 1
         }
@@ -233,6 +244,9 @@ class CompiledPolicy:
                 hidden=not visible,
                 settled=settled,
                 lists_all=treatment.lists_all,
+                # All opens of a regular file bypass, once the kernel has its backing file.
+                attachable=not is_regular or not treatment.opens_handled,
+                is_regular=is_regular,
                 depends_on_facts=bool(treatment.conditions),
             )
         )

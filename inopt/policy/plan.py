@@ -92,13 +92,16 @@ def make_plan(
     hidden: bool,
     settled: frozenset[int],
     lists_all: bool,
+    attachable: bool,
+    is_regular: bool,
     depends_on_facts: bool,
 ) -> Plan:
     """The plan for decided outcomes.
 
     *kernel* is what this kernel takes in a mask; *reads_and_writes*, whether opens can bypass at
-    all; *settled*, the slots of which no fact can change the outcome; *lists_all*, whether
-    listings need no filter.
+    all; *attachable*, whether the kernel may have the backing file for good, which for a regular
+    file also needs its opens to bypass; *settled*, the slots of which no fact can change the
+    outcome; *lists_all*, whether listings need no filter.
     """
     codes = [DAEMON] * SLOT_LIMIT
     choices: list[tuple[int, Choices]] = []
@@ -117,7 +120,9 @@ def make_plan(
     joins = _opens_bypass(codes, choices, guarded=guarded)
     readers_join = _reading_bypasses(codes, choices)
     bypasses = reads_and_writes and joins
-    mask = _mask(codes, kernel, settled, lists_all=lists_all)
+    mask = OpsMask()
+    if attachable and (bypasses or not is_regular):
+        mask = _mask(codes, kernel, settled, lists_all=lists_all)
     for op in mask:
         codes[op] = KERNEL
     if bypasses:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from inopt import syscalls
+from inopt.backing.attached import attached_to, reason_of
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import key_of
 from inopt.exceptions import UsageError
@@ -30,8 +31,10 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     """What the mount holds of an inode.
 
     ``nodeid`` and ``lookups`` are 0 if the kernel does not know it. ``io``: how its opens read
-    and write. ``policy``: ``earlier`` if it was last placed under a policy that has been
-    replaced since; ``pinned``: the daemon keeps a descriptor of it.
+    and write. ``attached``: the opcodes that the kernel serves by itself as long as it knows the
+    inode; ``not_attached``: why it was not given the backing file. ``policy``: ``earlier`` if it
+    was last placed under a policy that has been replaced since; ``pinned``: the daemon keeps a
+    descriptor of it.
     """
 
     nodeid: int = 0
@@ -39,6 +42,8 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     opens: int = 0
     backing_id: int = 0
     io: Literal["not open", "bypass", "daemon"] = "not open"
+    attached: list[str] = []
+    not_attached: str = ""
     policy: Literal["present", "earlier"] = "present"
     pinned: bool = False
 
@@ -100,6 +105,8 @@ def _live(policy: CompiledPolicy, inode: Inode | None) -> Live:
     state = inode.io
     opens: int = getattr(state, "opens", 0)
     backing_id: int = getattr(state, "backing_id", 0)
+    mask = attached_to(inode)
+    reason = reason_of(inode.attached) if isinstance(inode.attached, int) else ""
     io: Literal["not open", "bypass", "daemon"] = "not open"
     if opens:
         io = "bypass" if backing_id else "daemon"
@@ -109,6 +116,8 @@ def _live(policy: CompiledPolicy, inode: Inode | None) -> Live:
         opens=opens,
         backing_id=backing_id,
         io=io,
+        attached=[op.name.lower() for op in mask.mask] if mask is not None else [],
+        not_attached=reason,
         policy="present" if _is_present(policy, inode) else "earlier",
         pinned=inode.descriptor >= 0,
     )

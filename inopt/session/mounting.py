@@ -16,6 +16,7 @@ import trio
 
 from inopt import syscalls
 from inopt.backing.attach import Attachments
+from inopt.backing.attached import AttachedInodes
 from inopt.backing.descriptors import SMALLEST_BUDGET
 from inopt.backing.examine import examine
 from inopt.backing.inodes import Inode
@@ -29,7 +30,7 @@ from inopt.kernel.device import Device
 from inopt.kernel.dialects import Tier
 from inopt.kernel.negotiate import Wishes, check_wishes, negotiate
 from inopt.kernel.probe import read_init
-from inopt.ops import Op
+from inopt.ops import Op, OpsMask
 from inopt.session import places
 from inopt.session.known import known_abilities
 from inopt.session.policing import (
@@ -242,7 +243,15 @@ def begin(
             with tree.quiet(inode, descriptor) as file:
                 return dialect.register(device, file)
 
-        attachments = Attachments(register, lambda backing_id: dialect.release(device, backing_id))
+        def attach(inode: Inode, descriptor: int, mask: OpsMask) -> int:
+            with tree.quiet(inode, descriptor) as file:
+                return dialect.register(device, file, mask)
+
+        def release(backing_id: int) -> None:
+            dialect.release(device, backing_id)
+
+        attached = AttachedInodes(tree, attach, release) if dialect.accepts else None
+        attachments = Attachments(register, release, attached=attached)
         if settings.options.noatime and tree.has_handles:
             tree.leave_access_times()
     context = Context(

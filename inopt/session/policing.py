@@ -24,7 +24,7 @@ from inopt.handlers.stock import stock_table
 from inopt.handlers.tasks import Tasks
 from inopt.kernel.dialects import Tier
 from inopt.kernel.negotiate import Terms
-from inopt.ops import OPCODE_LIMIT, Op, OpsMask
+from inopt.ops import OPCODE_LIMIT, Op
 from inopt.policy.compiled import CompiledPolicy
 from inopt.policy.linting.findings import Finding, Level
 from inopt.policy.linting.linter import lint
@@ -34,10 +34,6 @@ from inopt.session.settings import OF_THE_HANDLERS, Settings
 from inopt.wire.uapi import InitFlag
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
-
-# Whether entry replies name backing files, so that the kernel serves what a mask says. While they
-# do not, plans have the daemon for it.
-ATTACHES_AT_LOOKUP: Final = False
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -90,8 +86,11 @@ def prepare(loaded: Loaded, settings: Settings) -> Prepared:
 
 def compile_for(prepared: Prepared, terms: Terms) -> CompiledPolicy:
     """The policy for what kernel and daemon have agreed on."""
-    kernel = terms.dialect.accepts if ATTACHES_AT_LOOKUP else OpsMask()
-    return CompiledPolicy(prepared.rules, reads_and_writes=terms.tier >= Tier.RW, kernel=kernel)
+    return CompiledPolicy(
+        prepared.rules,
+        reads_and_writes=terms.tier >= Tier.RW,
+        kernel=terms.dialect.accepts,
+    )
 
 
 def require_case(prepared: Prepared, tree: Tree, source: str) -> None:

@@ -47,7 +47,7 @@ def snapshot(
 
     *started* is of `time.monotonic`; times are in seconds.
     """
-    tree = context.tree
+    tree, attached = context.tree, context.attachments.attached
     facts: dict[str, Any] = {
         "pid": os.getpid(),
         "uptime_seconds": round(time.monotonic() - started, 3),
@@ -58,6 +58,7 @@ def snapshot(
         "open_files": len(context.files),
         "open_directories": len(context.directories),
         "backing_ids": context.attachments.registered,
+        "attached_inodes": attached.count if attached is not None else 0,
         "fds": len(os.listdir("/proc/self/fd")) - 1,
         "fd_budget": tree.descriptors.budget,
         "cached_descriptors": len(tree.descriptors),

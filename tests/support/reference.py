@@ -203,8 +203,11 @@ class Reference:
     def may_mask(self, path: str, kind: str) -> set[str]:
         """Opcodes that the kernel may serve alone, whoever asks and whatever facts become.
 
-        Whether ``readdir`` may depends on what is beneath, too.
+        Whether ``readdir`` may depends on what is beneath, too. All opens of a file bypass, once
+        the kernel has it.
         """
+        if kind == "file" and not self._opens_always_bypass(path, kind):
+            return set()
         return {
             opcode
             for opcode, slots in _SERVED_ALONE.items()
@@ -213,12 +216,21 @@ class Reference:
 
     def must_mask(self, path: str, kind: str) -> set[str]:
         """Opcodes that the kernel should serve alone: no rule says anything else."""
+        opening = ("open", "read", "write", "overwrite", "mmap")
+        if kind == "file" and not all(self.is_sure(slot, path, kind, None) for slot in opening):
+            return set()
         return {
             opcode
             for opcode, slots in _SERVED_ALONE.items()
             if all(self.is_sure(slot, path, kind, None) for slot in slots)
             and (opcode != "readdir" or all(rule.visible is not False for rule in self.rules))
         }
+
+    def _opens_always_bypass(self, path: str, kind: str) -> bool:
+        handled = any(
+            "handle" in self.outcomes(slot, path, kind, None) for slot in ("open", "read", "write")
+        )
+        return not handled and self.is_free("mmap", path, kind, None)
 
     def about(self, path: str, kind: str) -> list[int]:
         """Which rules are about a place and a type, whatever the facts."""

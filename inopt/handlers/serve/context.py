@@ -20,6 +20,7 @@ from inopt.kernel.dialects import Dialect
 from inopt.ops import Op
 from inopt.policy.model import Cache, seconds
 from inopt.policy.plan import Plan
+from inopt.wire import replies
 from inopt.wire.bodies import Header
 from inopt.wire.replies import Attributes, Validity
 from inopt.wire.uapi import FOPEN_DIRECT_IO, FOPEN_NOFLUSH
@@ -89,10 +90,14 @@ class Context:
         self.negative = self.dialect.negative_entry(Validity.of(negative, 0)) if negative else None
 
     def entry(self, inode: Inode, attributes: Attributes) -> bytes:
-        """The payload of an entry reply; the lookup has been counted."""
+        """The payload of an entry reply; the lookup has been counted, the plan is there."""
         validity = self.validity_of(inode, attributes)
+        attached = self.attachments.attached
+        backing_id = 0
+        if attached is not None:
+            backing_id = attached.attach(inode, inode.plan.mask, attributes)
         return self.dialect.entry(
-            inode.nodeid, inode.generation, attributes, validity, inode.number
+            inode.nodeid, inode.generation, attributes, validity, inode.number, backing_id
         )
 
     def found(
@@ -102,12 +107,25 @@ class Context:
 
         Raises `OSError` for what the policy keeps from the caller; then the lookup is taken back.
         """
+        self._arrive(parent, name, header, inode, attributes)
+        return self.entry(inode, attributes)
+
+    def _arrive(
+        self, parent: Inode, name: bytes, header: Header, inode: Inode, attributes: Attributes
+    ) -> None:
         try:
             self.placement.arrive(parent, name, header, inode, attributes)
         except OSError:
             self.tree.forget(inode.nodeid, 1)
             raise
-        return self.entry(inode, attributes)
+
+    def listed(
+        self, parent: Inode, name: bytes, header: Header, inode: Inode, attributes: Attributes
+    ) -> bytes:
+        """Like `found`, for READDIRPLUS, whose entries have one form and attach nothing."""
+        self._arrive(parent, name, header, inode, attributes)
+        validity = self.validity_of(inode, attributes)
+        return replies.entry(inode.nodeid, inode.generation, attributes, validity, inode.number)
 
     def made(self, parent: Inode, name: bytes, inode: Inode, attributes: Attributes) -> bytes:
         """Like `entry`, for an inode that the caller has just given the name *name*."""

@@ -51,14 +51,17 @@ def opendir(context: Context, header: Header, body: bodies.Open) -> bytes:
     tree = context.tree
     inode = tree.table.get(header.nodeid)
     flags = os.O_RDONLY | os.O_DIRECTORY | (context.open_flags | body.flags) & os.O_NOATIME
-    tree.descriptors.hold()
-    try:
-        descriptor = tree.open(inode, flags)
-    except BaseException:
-        tree.descriptors.held -= 1
-        raise
-    handle = context.directories.add(OpenDirectory(inode, descriptor))
-    return context.dialect.open(handle, 0, 0)
+    directory = OpenDirectory(inode, flags)
+    backing_id = 0
+    attached = context.attachments.attached
+    if attached is None:
+        directory.open(tree)
+    else:
+        plan = context.placement.plan(inode)
+        backing_id = attached.for_listing(inode, plan.mask)
+        if not backing_id and not attached.lists(inode):
+            directory.open(tree)
+    return context.dialect.open(context.directories.add(directory), 0, backing_id)
 
 
 def readdir(context: Context, _header: Header, body: bodies.Read) -> bytes:
@@ -80,6 +83,7 @@ def _list(
     directory = context.directories.get(body.handle)
     placement = context.placement
     hides = placement.policy.hides
+    directory.open(context.tree)
     room = _room()
     try:
         room.page.reset(body.size)
@@ -114,7 +118,7 @@ def _add_plus(
         # Gone, or not to be looked at: the kernel gets the name alone and asks when it must.
         with suppress(OSError):
             inode, attributes = context.tree.resolve_at(directory.descriptor, name)
-            payload = context.found(directory.inode, name, header, inode, attributes)
+            payload = context.listed(directory.inode, name, header, inode, attributes)
             number = inode.number
     return page.add_plus(payload, number, offset, kind, name)
 
@@ -127,5 +131,7 @@ def releasedir(context: Context, _header: Header, body: bodies.Release) -> bytes
 
 def fsyncdir(context: Context, _header: Header, body: bodies.Fsync) -> bytes:
     """FSYNCDIR."""
-    synchronize(context.directories.get(body.handle).descriptor, body)
+    directory = context.directories.get(body.handle)
+    directory.open(context.tree)
+    synchronize(directory.descriptor, body)
     return b""
