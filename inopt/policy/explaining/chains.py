@@ -69,7 +69,7 @@ class Chains:
         phrases: dict[Test, Phrase],
     ) -> None:
         self.policy = policy
-        self.lists_all = policy.treatment(state, format_).lists_all
+        self.treatment = policy.treatment(state, format_)
         self._rules = policy.rules_for(state, format_)
         self._facts = facts
         self._caller = caller

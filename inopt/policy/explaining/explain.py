@@ -221,34 +221,35 @@ class _Explainer:
     def _served(
         self, chains: Chains, slot: int, format_: int, *, linked: bool
     ) -> list[Branch[Verdict]]:
-        policy = self._policy
-        if slot in OPENING or slot in _COPYING:
-            options: list[Branch[dict[int, tuple[Option, ...]]]] = always({})
-            for each in OPENING:
-                one = [Branch(found.tests, {each: found.value}) for found in chains.possible(each)]
-                options = combine(options, one, lambda mine, more: mine | more)
-            if slot in _COPYING:
-                reasons = [Branch(each.tests, why_not_copied(each.value, slot)) for each in options]
-            else:
-                reasons = [
-                    Branch(each.tests, why_not_opened(policy, each.value, format_, linked=linked))
-                    for each in options
-                ]
+        if slot in _COPYING:
+            reasons = [
+                Branch(each.tests, why_not_copied(each.value, slot)) for each in _opening(chains)
+            ]
+        elif slot in OPENING:
+            reasons = self._opened(chains, format_, linked=linked)
         else:
             reasons = always(
                 why_not_given(
-                    policy,
-                    slot,
-                    chains.entries,
-                    format_,
-                    lists_all=chains.lists_all,
-                    linked=linked,
+                    self._policy, slot, chains.entries, format_, chains.treatment, linked=linked
                 )
             )
+            if format_ == stat.S_IFREG:
+                opened = self._opened(chains, format_, linked=linked)
+                reasons = combine(reasons, opened, _or_as_opens)
         decided = chains.decided(slot)
         if slot in AT_OPEN:
             decided = combine(decided, chains.possible(slot), _handled_at_open)
         return combine(decided, reasons, lambda option, why: self._verdict(slot, option, why))
+
+    def _opened(self, chains: Chains, format_: int, *, linked: bool) -> list[Branch[str]]:
+        """Why opens do not bypass."""
+        policy, treatment = self._policy, chains.treatment
+        return [
+            Branch(
+                each.tests, why_not_opened(policy, each.value, format_, treatment, linked=linked)
+            )
+            for each in _opening(chains)
+        ]
 
     # --- in words ------------------------------------------------------------------------------
 
@@ -289,6 +290,20 @@ class _Explainer:
         refused: Sequence[Branch[Verdict | None]], served: Sequence[Branch[Verdict]]
     ) -> list[Branch[Verdict]]:
         return combine(refused, served, lambda first, other: first or other)
+
+
+def _opening(chains: Chains) -> list[Branch[dict[int, tuple[Option, ...]]]]:
+    """What may be decided for the slots that opens depend on."""
+    options: list[Branch[dict[int, tuple[Option, ...]]]] = always({})
+    for each in OPENING:
+        one = [Branch(found.tests, {each: found.value}) for found in chains.possible(each)]
+        options = combine(options, one, lambda mine, more: mine | more)
+    return options
+
+
+def _or_as_opens(given: str, opened: str) -> str:
+    """All opens of a file bypass that the kernel has the backing file of."""
+    return given or (opened and f"opens would bypass, too: {opened}")
 
 
 def _handled_at_open(option: Option, possible: tuple[Option, ...]) -> Option:

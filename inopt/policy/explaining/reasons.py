@@ -5,11 +5,12 @@ These are the conditions of `inopt.policy.plan`, each with the words that tell o
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from inopt.ops import Op
-from inopt.policy.compiled import CompiledPolicy
+from inopt.policy.compiled import CompiledPolicy, Treatment
 from inopt.policy.explaining.branches import Test
 from inopt.policy.explaining.phrases import topics
 from inopt.policy.explaining.sources import rule_name
@@ -53,7 +54,12 @@ def _never(slot: int) -> str:
 
 
 def why_not_opened(
-    policy: CompiledPolicy, options: Mapping[int, tuple[Option, ...]], format_: int, *, linked: bool
+    policy: CompiledPolicy,
+    options: Mapping[int, tuple[Option, ...]],
+    format_: int,
+    treatment: Treatment,
+    *,
+    linked: bool,
 ) -> str:
     """Why opens do not bypass, empty if they do.
 
@@ -77,6 +83,8 @@ def why_not_opened(
                 return (
                     f"{what} is {_done(option)}, and read and write bypass together or not at all"
                 )
+    if not treatment.stays_bypassed:
+        return "a rule that depends on facts, which can change, might forbid it to an open file"
     if linked and policy.lost_when_linked(format_)[1]:
         for rule in policy.rules.by_path:
             taken = _taken_by(rule, format_)
@@ -144,8 +152,8 @@ def why_not_given(
     slot: int,
     entries: Callable[[int], Entries],
     format_: int,
+    treatment: Treatment,
     *,
-    lists_all: bool,
     linked: bool,
 ) -> str:
     """Why the kernel does not serve *slot*, which is not of `OPENING`; empty if it does.
@@ -162,7 +170,7 @@ def why_not_given(
     if op not in policy.kernel:
         names = ", ".join(slot_name(given) for given in policy.kernel)
         return f"tier inode: of what looks at an inode, only {names} can bypass"
-    if op is Op.READDIR and not lists_all:
+    if op is Op.READDIR and not treatment.lists_all:
         return "the directory may have hidden entries, so listings are filtered"
     for other in (slot, *(each for each in needed if each != slot)):
         what = "" if other == slot else f"{slot_name(other)}, which bypasses together with it, "
@@ -176,6 +184,8 @@ def why_not_given(
             in_setattr = other in NEEDED[Op.SETATTR]
             whole = "setattr" if in_setattr else f"what bypasses with {slot_name(slot)}"
             return f"one part of {whole} is {_done(option)}: {slot_name(other)}"
+    if format_ == stat.S_IFREG and treatment.opens_handled:
+        return "open is handled, and a handler may not want an open to bypass"
     if linked and op in policy.lost_when_linked(format_)[0]:
         for rule in policy.rules.by_path:
             lost = _lost_by(rule, needed, format_)
