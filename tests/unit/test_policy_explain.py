@@ -248,6 +248,7 @@ def test_facts_of_what_is_not_there() -> None:
     write = lines["write"]
     assert [(each.when, each.route) for each in write.alternatives] == [
         ("if size at least 1MiB", "deny EACCES"),
+        ("if owner 0 and mode setuid", "daemon"),
         # It could become setuid while it is open, and then could not stop bypassing.
         ("", "daemon"),
     ]
