@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from contextlib import ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import Any, Final
 
 import structlog
@@ -19,7 +19,7 @@ from inopt.kernel import mounts
 from inopt.kernel.device import Device
 from inopt.kernel.negotiate import Terms
 from inopt.policy.load import load_policy
-from inopt.session import explain, places, reload, stats
+from inopt.session import explain, narrowing, places, reload, stats
 from inopt.session.leading import QUICK, Leader
 from inopt.session.loop import Loop
 from inopt.session.policing import (
@@ -151,13 +151,21 @@ class Session:
         async with self._reloading:
             prepared = await trio.to_thread.run_sync(self._prepare, name)
             policy = compile_for(prepared, self.terms)
-            self._server.gates = await self._policing.replace(prepared, policy)
+            with self._nothing_attached():
+                await trio.to_thread.run_sync(
+                    narrowing.make_room, self._context, self._device, self.terms, policy
+                )
+                self._server.gates = await self._policing.replace(prepared, policy)
             self._lead_what_waits()
             self._context.keep_caches(prepared.loaded.policy.cache)
             prepared.log_findings()
             report = await trio.to_thread.run_sync(self._settle)
         _log.info("policy replaced", **{k: v for k, v in report.items() if k != "mountpoint"})
         return report
+
+    def _nothing_attached(self) -> AbstractContextManager[None]:
+        attached = self._context.attachments.attached
+        return attached.paused() if attached is not None else nullcontext()
 
     def _prepare(self, name: str | None) -> Prepared:
         path = name or os.path.abspath(self._policing.prepared.loaded.path)

@@ -21,7 +21,7 @@ from typing import Any, Final
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _DETACH: Final = 2
 _PREFIX: Final = "inopt-tests-"
-_SPACE: Final = "/var/tmp"
+_SPACE: Final = os.environ.get("INOPT_TEST_SPACE", "/var/tmp")
 _NONE: Final[Mapping[str, str]] = {}
 
 

@@ -9,6 +9,7 @@ trusts their modification time, which misses a change within one clock tick.)
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,6 +17,7 @@ from functools import partial
 from typing import Final
 
 from inopt.backing.files import DirectoryEntry, OpenDirectory
+from inopt.handlers.failures import fail
 from inopt.handlers.serve.context import Context
 from inopt.handlers.serve.data import synchronize
 from inopt.wire import bodies
@@ -50,6 +52,9 @@ def opendir(context: Context, header: Header, body: bodies.Open) -> bytes:
     """OPENDIR."""
     tree = context.tree
     inode = tree.table.get(header.nodeid)
+    if body.flags & os.O_DIRECT:
+        # The kernel would say so after opening; one that opens the backing directory says EIO.
+        fail(errno.EINVAL)
     flags = os.O_RDONLY | os.O_DIRECTORY | (context.open_flags | body.flags) & os.O_NOATIME
     directory = OpenDirectory(inode, flags)
     backing_id = 0
