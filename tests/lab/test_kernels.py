@@ -6,8 +6,6 @@ The lab boots a kernel in an emulated machine; ``INOPT_LAB`` names the folder wi
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,22 +17,6 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
-LAB = Path(os.environ.get("INOPT_LAB", REPOSITORY.parent / "shared" / "lab"))
-
-
-@pytest.fixture(scope="session")
-def lab() -> Path:
-    """The lab's run script; without a lab these tests cannot run."""
-    run = (REPOSITORY / LAB / "run").resolve()
-    reason = None
-    if not run.exists():
-        reason = f"no lab kernel at {run}: set INOPT_LAB (docs/kernel.md)"
-    elif shutil.which("qemu-system-x86_64") is None:
-        reason = "qemu-system-x86_64 is missing: install qemu-system-x86"
-    if reason is not None:
-        print(f"lab tests skipped: {reason}")
-        pytest.skip(reason)
-    return run
 
 
 def run_in_lab(lab: Path, abi: str, tier: str, *options: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class Exception_:  # noqa: N801 - not an exception of Python
 
     reason: str
     mount: Callable[[Any], bool]
-    tiers: frozenset[str] = frozenset({"none", "rw"})
+    tiers: frozenset[str] = frozenset({"none", "rw", "inode"})
 
 
 def _errno(*names: str) -> Callable[[Any], bool]:
@@ -52,10 +52,10 @@ KNOWN: Final[dict[str, Exception_]] = {
         lambda result: isinstance(result, tuple),
     ),
     "status-flags-later": Exception_(
-        "tier rw: the kernel opened the backing file with the flags of open time; F_SETFL on the "
+        "bypassed: the kernel opened the backing file with the flags of open time; F_SETFL on the "
         "mount's file does not reach it",
         lambda _result: True,
-        frozenset({"rw"}),
+        frozenset({"rw", "inode"}),
     ),
     "root-writes-set-id": Exception_(
         "tier rw: bypassed writes act as the owner, so that root's write clears set-id bits "

@@ -79,7 +79,7 @@ def finish_open(
             joins=plan.joins or (plan.readers_join and not writes),
             follows=not (plan.direct or plan.direct_writers),
         )
-        if writes and (one_shot or not backing_id):
+        if writes and (one_shot or not backing_id or flags & os.O_APPEND):
             groups = groups_for(descriptor, header.uid, header.pid)
     except BaseException:
         os.close(descriptor)
