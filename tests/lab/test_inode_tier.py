@@ -69,7 +69,7 @@ def test_nothing_but_names_and_opens_reaches_the_daemon(lab: Path, abi: str) -> 
         assert stats["OPEN"]["daemon"] == 0
         assert served["open"] >= count
     assert answer["left"] <= 1, "what is forgotten is given back; the root's listing stays"
-    assert "getattr" in answer["live"]["path"]["live"]["attached"]
+    assert "getattr" in answer["live"]["paths"][0]["live"]["attached"]
 
 
 @pytest.mark.parametrize("abi", sorted(SOME))
