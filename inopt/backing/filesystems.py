@@ -147,3 +147,11 @@ def kernel_number(descriptor: int) -> int:
             if key == "ino":
                 return int(value)
     return -1
+
+
+def has_number(descriptor: int, number: int) -> bool:
+    """Whether stat(2) and the kernel itself call the inode behind *descriptor* by *number*."""
+    if os.fstat(descriptor).st_ino != number:
+        return False
+    kind = syscalls.filesystem_type(descriptor)
+    return numbers_are_sure(kind) or kernel_number(descriptor) == number

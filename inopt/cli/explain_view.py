@@ -154,7 +154,8 @@ def _live(live: dict[str, Any]) -> Text:
         return Text("the kernel does not know it: nothing is held of it")
     opens = "not open"
     if live["opens"]:
-        by = f"bypass (backing id {live['backing_id']})" if live["backing_id"] else "the daemon"
+        by = "the daemon" if live["io"] == "daemon" else "bypass"
+        by += f" (backing id {live['backing_id']})" if live["backing_id"] else ""
         opens = f"open {live['opens']} times, all through {by}"
     attached = ""
     if live["attached"]:

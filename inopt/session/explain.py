@@ -30,11 +30,11 @@ from inopt.session.policing import Prepared
 class Live(msgspec.Struct, frozen=True, kw_only=True):
     """What the mount holds of an inode.
 
-    ``nodeid`` and ``lookups`` are 0 if the kernel does not know it. ``io``: how its opens read
-    and write. ``attached``: the opcodes that the kernel serves by itself as long as it knows the
-    inode; ``not_attached``: why it was not given the backing file. ``policy``: ``earlier`` if it
-    was last placed under a policy that has been replaced since; ``pinned``: the daemon keeps a
-    descriptor of it.
+    ``nodeid`` and ``lookups`` are 0 if the kernel does not know it. ``backing_id`` is 0 where each
+    open has one of its own. ``io``: how its opens read and write. ``attached``: the opcodes that
+    the kernel serves by itself as long as it knows the inode; ``not_attached``: why it was not
+    given the backing file. ``policy``: ``earlier`` if it was last placed under a policy that has
+    been replaced since; ``pinned``: the daemon keeps a descriptor of it.
     """
 
     nodeid: int = 0
@@ -66,7 +66,7 @@ def explain(
             if len(found) <= len(names):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             inode = _known(context, found[-1])
-            live = _live(policy, inode)
+            live = _live(context, inode)
             subjects = [*found[:-1], _placed(policy, found[-1], inode)]
             handler_class = prepared.handler_class
             handled = served_by(handler_class) if handler_class is not None else frozenset()
@@ -98,7 +98,7 @@ def _known(context: Context, subject: Subject) -> Inode | None:
     return inode if handle == inode.handle else None  # else its number has been given away
 
 
-def _live(policy: CompiledPolicy, inode: Inode | None) -> Live:
+def _live(context: Context, inode: Inode | None) -> Live:
     if inode is None:
         return Live()
     # What these are is the business of `inopt.backing.attach`.
@@ -114,11 +114,11 @@ def _live(policy: CompiledPolicy, inode: Inode | None) -> Live:
         nodeid=inode.nodeid,
         lookups=inode.lookups,
         opens=opens,
-        backing_id=backing_id,
+        backing_id=0 if context.dialect.one_shot else backing_id,
         io=io,
         attached=[op.name.lower() for op in mask.mask] if mask is not None else [],
         not_attached=reason,
-        policy="present" if _is_present(policy, inode) else "earlier",
+        policy="present" if _is_present(context.placement.policy, inode) else "earlier",
         pinned=inode.descriptor >= 0,
     )
 

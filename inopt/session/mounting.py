@@ -19,6 +19,7 @@ from inopt.backing.attach import Attachments
 from inopt.backing.attached import AttachedInodes
 from inopt.backing.descriptors import SMALLEST_BUDGET
 from inopt.backing.examine import examine
+from inopt.backing.filesystems import has_number
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree
 from inopt.exceptions import UsageError
@@ -238,7 +239,7 @@ def begin(
     elif terms.tier >= Tier.RW:
 
         def register(inode: Inode, descriptor: int) -> int:
-            if dialect.same_numbers and inode.number != os.fstat(descriptor).st_ino:
+            if dialect.same_numbers and not has_number(descriptor, inode.number):
                 raise OSError(errno.EXDEV, "reported by another inode number")
             with tree.quiet(inode, descriptor) as file:
                 return dialect.register(device, file)

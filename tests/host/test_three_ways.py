@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import fcntl
-import importlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Final, NamedTuple
 
 import pytest
-from support.battery import Battery, Stage
+from support.batteries import Scenario, all_scenarios
+from support.battery import Battery
 from support.mounting import in_place, inopt, mounts_below
 from support.programs import within
 from support.rawcalls import renameat2
 from support.ways import WAYS, battery_by, on_pyfuse3
 
 pytestmark = pytest.mark.host
-
-Scenario = Callable[[Stage], None]
 
 
 class Limit(NamedTuple):
@@ -86,24 +83,7 @@ LIMITS: Final = (
 _LIMIT_OF: Final = {name: limit for limit in LIMITS for name in limit.scenarios}
 
 
-def scenarios(*modules: ModuleType) -> list[Scenario]:
-    """All that the tests of the modules are parametrized with."""
-    found: list[Scenario] = []
-    for module in modules:
-        for name, value in vars(module).items():
-            if name.startswith("test_"):
-                for mark in value.pytestmark:
-                    if mark.name == "parametrize":
-                        found += mark.args[1]
-    return found
-
-
-SCENARIOS: Final = scenarios(
-    *(
-        importlib.import_module(f"host.{path.stem}")
-        for path in sorted(Path(__file__).parent.glob("test_battery_*.py"))
-    )
-)
+SCENARIOS: Final = all_scenarios()
 
 
 @pytest.fixture(scope="session", params=list(WAYS))

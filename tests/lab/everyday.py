@@ -1,20 +1,11 @@
-"""Runs inside the lab: the same everyday operations on the bare tree and on a mount of it.
-
-python everyday.py TIER    prints the tier and protocol; exit code 1 and a line on a difference
-"""
+"""Everyday operations, the same on the bare tree and on a mount of it. They run inside the lab."""
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
-
-SCRATCH = Path(os.environ.get("LAB_SCRATCH", "/lab"))
-INOPT = [sys.executable, "-m", "inopt"]
 
 
 def outcome(operation: Callable[[], object]) -> object:
@@ -65,31 +56,3 @@ def everyday(root: Path) -> list[object]:
     seen.append((status.st_mtime_ns, status.st_ino == (root / "linked").stat().st_ino))
     seen.append((root / "moved").read_bytes())
     return seen
-
-
-def main() -> int:
-    bare, back, mountpoint = (SCRATCH / name for name in ("bare", "back", "mnt"))
-    for directory in (bare, back, mountpoint):
-        directory.mkdir()
-    subprocess.run(
-        [*INOPT, "mount", "mirror", str(back), str(mountpoint), "--tier", sys.argv[1]], check=True
-    )
-    through = everyday(mountpoint)
-    answer = subprocess.run(
-        [*INOPT, "stats", str(mountpoint), "--json"], check=True, capture_output=True
-    )
-    subprocess.run([*INOPT, "umount", str(mountpoint)], check=True)
-    expected = everyday(bare)
-    if through != expected:
-        pairs = zip(expected, through, strict=False)
-        print("differs:", next(pair for pair in pairs if pair[0] != pair[1]))
-        return 1
-    # Nothing may be pinned any more.
-    subprocess.run(["umount", str(SCRATCH)], check=True)
-    stats = json.loads(answer.stdout)
-    print(json.dumps({name: stats[name] for name in ("tier", "dialect", "protocol", "READ")}))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

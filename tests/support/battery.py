@@ -117,7 +117,7 @@ class Battery:
         self.bare = place / "bare"
         self.bare.mkdir()
         self._numbers = itertools.count()
-        self._complaints = 0
+        self._complaints = len(mount.complaints())  # those about the mount as such
 
     def run(self, scenario: Scenario, *, quiet: bool = True) -> None:
         """Run it on both sides and compare; *quiet*: the daemon has nothing to complain of."""

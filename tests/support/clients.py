@@ -30,6 +30,23 @@ PEOPLE: Final[dict[str, tuple[int, int, tuple[int, ...]]]] = {
 }
 
 
+def _start_program(uid: int, gid: int, groups: tuple[int, ...]) -> Any:
+    return subprocess.Popen(
+        [
+            sys.executable, "-m", "support.worker",
+            str(uid), str(gid), ",".join(map(str, groups)),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd="/",
+        env={**os.environ, "PYTHONPATH": str(TESTS)},
+    )  # fmt: skip
+
+
+# How a client process is started: see `support.forking`.
+start_worker: Callable[[int, int, tuple[int, ...]], Any] = _start_program
+
+
 class Errno(str):
     """The name of the errno that a call failed with."""
 
@@ -47,16 +64,7 @@ class Client:
         self.name = name
         self.watch = watch
         self._pending: tuple[str, tuple[Any, ...]] | None = None
-        self._process = subprocess.Popen(
-            [
-                sys.executable, "-m", "support.worker",
-                str(uid), str(gid), ",".join(map(str, groups)),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd="/",
-            env={**os.environ, "PYTHONPATH": str(TESTS)},
-        )  # fmt: skip
+        self._process = start_worker(uid, gid, groups)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if name.startswith("_"):
@@ -78,7 +86,7 @@ class Client:
         assert self._pending is None, f"{self.name} is busy with {self._pending}"
         assert self._process.stdin is not None
         self._pending = (name, arguments)
-        send(self._process.stdin, self._pending)  # type: ignore[arg-type]
+        send(self._process.stdin, self._pending)
 
     def blocked(self, seconds: float = 0.2) -> bool:
         """Whether the operation that was begun has no answer yet."""
@@ -93,7 +101,7 @@ class Client:
             self._process.kill()
             raise TimeoutError(f"{self.name}: {name}{arguments} hangs")
         assert self._process.stdout is not None
-        kind, value = receive(self._process.stdout)  # type: ignore[arg-type]
+        kind, value = receive(self._process.stdout)
         if kind == "bug":
             raise AssertionError(f"{self.name}: {name}{arguments}:\n{value}")
         result = Errno(value) if kind == "errno" else value

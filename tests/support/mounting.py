@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +32,12 @@ def inopt(
 
     Its output is captured, so a daemon that kept the pipes would hang it.
     """
+    return run_command(*arguments, cwd=cwd, timeout=timeout, **environment)
+
+
+def _run_program(
+    *arguments: str, cwd: Path | str, timeout: float, **environment: str
+) -> subprocess.CompletedProcess[str]:
     program = Path(sys.executable).with_name("inopt")
     return subprocess.run(
         [str(program), *arguments],
@@ -42,6 +48,10 @@ def inopt(
         cwd=cwd,
         env={**os.environ, **environment},
     )
+
+
+# How the command is run: see `support.forking`.
+run_command: Callable[..., subprocess.CompletedProcess[str]] = _run_program
 
 
 def why_no_host() -> str | None:

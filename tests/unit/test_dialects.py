@@ -295,7 +295,7 @@ def test_by_name(abi: str, offered: int, found: Abilities | None) -> None:
     ("abi", "offered", "found", "reason"),
     [
         ("mainline", ANDROID_FLAGS, None, r"does not offer INIT flag 37 \(PASSTHROUGH\)"),
-        ("ino-v2", MAINLINE_FLAGS, None, "does not offer INIT flag 43"),
+        ("ino-v2", MAINLINE_FLAGS, None, "does not offer INIT flag 43:"),
         ("ino-v2", INO_FLAGS, None, "could not be asked"),
         ("ino-v2", INO_FLAGS, proof("ino-v1", V1_OPS), "to speak ino-v1"),
         ("ino-v1", INO_FLAGS, proof("ino-v2", V2_OPS), "to speak ino-v2"),

@@ -49,28 +49,35 @@ class OneShotOpens:
         if file is None or not file.bypasses:
             send(header, payload)
             return
-        status = os.fstat(file.descriptor)
+        # Taken out: the reply's receiver may close at once, and another thread serves that.
+        descriptor, file.descriptor = file.descriptor, -1
+        status = os.fstat(descriptor)
+
+        def register() -> int:
+            return self._register(descriptor, handle, header, payload, send)
+
         try:
-            refused = self._identity.run(
-                status.st_uid, lambda: self._register(file, handle, header, payload, send)
-            )
+            refused: int = self._identity.run(status.st_uid, register)
         except OSError as error:
-            self._told_once(file, error.errno or errno.EIO)
+            file.descriptor = descriptor
+            self._tell(file, error.errno or errno.EIO)
             if error.errno == errno.EINVAL:
                 self._context.attachments.refuse(status.st_dev)
             send(header, self._reply(payload, handle, self._not_bypassing(file), 0))
             return
+        os.close(descriptor)
+        self._context.tree.descriptors.held -= 1
         if refused == errno.EINVAL:
             # The kernel looks at the file only now (rfc-v7), and this open has failed.
-            self._told_once(file, refused)
+            self._tell(file, refused)
             self._context.attachments.refuse(status.st_dev)
-        file.close(self._context.tree)
 
     def _register(
-        self, file: OpenFile, handle: int, header: Header, payload: bytes, send: Send
+        self, descriptor: int, handle: int, header: Header, payload: bytes, send: Send
     ) -> int:
+        """Register and send; returns what *send* does. Raises `OSError` if nothing was sent."""
         dialect = self._context.dialect
-        backing_id = dialect.register(self._device, file.descriptor)
+        backing_id = dialect.register(self._device, descriptor)
         try:
             return send(header, self._reply(payload, handle, 0, backing_id))
         finally:
@@ -89,7 +96,7 @@ class OneShotOpens:
         flags = int.from_bytes(payload[-8:-4], "little") | more_flags
         return payload[:-_OPEN_SIZE] + self._context.dialect.open(handle, flags, backing_id)
 
-    def _told_once(self, file: OpenFile, number: int) -> None:
+    def _tell(self, file: OpenFile, number: int) -> None:
         level = _log.debug if number in self._told else _log.warning
         self._told.add(number)
         level(

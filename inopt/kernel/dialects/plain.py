@@ -78,10 +78,8 @@ class Plain:
 
 
 def _flag_name(bit: int) -> str:
-    try:
-        return f"INIT flag {bit} ({InitFlag(1 << bit).name})"
-    except ValueError:
-        return f"INIT flag {bit}"
+    name = InitFlag(1 << bit).name
+    return f"INIT flag {bit}" + (f" ({name})" if name else "")
 
 
 PLAIN: Final[Dialect] = Plain()
