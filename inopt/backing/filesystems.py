@@ -21,6 +21,31 @@ _FLUSH_AT_CLOSE: Final = frozenset(
     }
 )
 
+# Those on which others make changes, of which this machine's kernel is not told or tells nobody.
+_CHANGED_ELSEWHERE: Final = {
+    0x6969: "nfs",
+    0xFF534D42: "cifs",
+    0xFE534D42: "smb2",
+    0x65735546: "fuse",
+    0x00C36400: "ceph",
+    0x5346414F: "afs",
+    0x0BD00BD0: "lustre",
+    0x01021997: "9p",
+    0x73757245: "coda",
+    0x01161970: "gfs2",
+    0x7461636F: "ocfs2",
+    0x786F4256: "vboxsf",
+    0x20030528: "orangefs",
+    0x19830326: "beegfs",
+    0x47504653: "gpfs",
+    0x9FA0: "proc",
+    0x62656572: "sysfs",
+    0x0027E0EB: "cgroup",
+    0x63677270: "cgroup2",
+    0x64626720: "debugfs",
+    0x74726163: "tracefs",
+}
+
 # Those that find a name whatever its case is, in every directory.
 _IGNORE_CASE: Final = frozenset(
     {
@@ -99,6 +124,11 @@ def mount_descriptor(directory: int) -> int:
 def flushes_at_close(kind: int) -> bool:
     """Whether closing a file of a filesystem of this statfs type writes back to a server."""
     return kind in _FLUSH_AT_CLOSE
+
+
+def changed_elsewhere(directory: int) -> str | None:
+    """The name of the filesystem of *directory*, if changes of it can escape notice here."""
+    return _CHANGED_ELSEWHERE.get(syscalls.filesystem_type(directory))
 
 
 def ignores_case(directory: int) -> bool:

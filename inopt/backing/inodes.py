@@ -114,7 +114,7 @@ class InodeTable:
     inode is dropped. The root is never forgotten.
     """
 
-    __slots__ = ("_aliases", "_inodes", "_keys", "_lock", "_next_alias", "root")
+    __slots__ = ("_aliases", "_by_handle", "_inodes", "_keys", "_lock", "_next_alias", "root")
 
     def __init__(self, root: Inode) -> None:
         self.root = root
@@ -124,6 +124,7 @@ class InodeTable:
         self._aliases: dict[Key, int] = {}
         self._keys: dict[int, Key] = {}
         self._next_alias = FOREIGN
+        self._by_handle: dict[bytes, Inode] | None = None
 
     def __len__(self) -> int:
         return len(self._inodes)
@@ -148,6 +149,31 @@ class InodeTable:
         if nodeid is None:
             nodeid = None if self._is_foreign(key) else key[3]
         return None if nodeid is None else self._inodes.get(nodeid)
+
+    def index(self) -> dict[bytes, Inode]:
+        """The inodes of the root's mount by file handle, kept up to date from now on.
+
+        To be read only. It costs some 100 bytes for each inode.
+        """
+        with self._lock:
+            if self._by_handle is None:
+                self._by_handle = {
+                    inode.handle: inode for inode in self._inodes.values() if self._is_native(inode)
+                }
+            return self._by_handle
+
+    def unindex(self) -> None:
+        """Keep no index any more."""
+        with self._lock:
+            self._by_handle = None
+
+    @property
+    def by_handle(self) -> dict[bytes, Inode] | None:
+        """What `index` returned; None where nobody has asked for it."""
+        return self._by_handle
+
+    def _is_native(self, inode: Inode) -> bool:
+        return bool(inode.handle) and inode.filesystem is self.root.filesystem
 
     def _is_foreign(self, key: Key) -> bool:
         root = self.root.filesystem
@@ -193,6 +219,8 @@ class InodeTable:
             inode = Inode(nodeid, number, filesystem, handle, kept, is_directory=is_directory)
             inode.lookups = 1
             self._inodes[nodeid] = inode
+            if self._by_handle is not None and self._is_native(inode):
+                self._by_handle[handle] = inode
             return inode, True
 
     def count_again(self, inode: Inode) -> None:
@@ -210,6 +238,8 @@ class InodeTable:
             if inode.lookups > 0:
                 return None
             del self._inodes[nodeid]
+            if self._by_handle is not None and self._by_handle.get(inode.handle) is inode:
+                del self._by_handle[inode.handle]
             key = self._keys.pop(nodeid, None)
             if key is not None and self._aliases.get(key) == nodeid:
                 del self._aliases[key]

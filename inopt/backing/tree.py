@@ -19,6 +19,7 @@ from inopt import syscalls
 from inopt.backing.descriptors import DescriptorCache
 from inopt.backing.filesystems import Filesystem, flushes_at_close, mount_descriptor
 from inopt.backing.inodes import FOREIGN, ROOT_NODEID, Inode, InodeTable, Key, inode_number_of
+from inopt.backing.watch.changes import Watch
 from inopt.wire.directory import DOTS
 from inopt.wire.replies import Attributes
 
@@ -89,10 +90,15 @@ class Tree:
         self._forgotten: OrderedDict[int, tuple[bytes, Any]] = OrderedDict()
         # Whether the root's filesystem has file handles (else each known inode costs a descriptor).
         self.has_handles = root_filesystem.has_handles
+        # Who notices changes underneath, if anybody does; closed with the tree.
+        self.watch: Watch | None = None
         self.flushes_at_close = flushes_at_close(syscalls.filesystem_type(descriptor))
 
     def close(self) -> None:
         """Close every descriptor. No request may be running."""
+        watch, self.watch = self.watch, None
+        if watch is not None:
+            watch.close()
         for inode in self.table.snapshot():
             if inode.descriptor >= 0:
                 os.close(inode.descriptor)
@@ -109,6 +115,9 @@ class Tree:
         """Look *name* up in *parent*, and count the lookup."""
         if name in DOTS:
             return self._resolve_dots(parent, name)
+        watch = self.watch
+        if watch is not None:
+            watch.approach(parent)
         return self.resolve_at(self.descriptor(parent), name)
 
     def resolve_at(self, directory: int, name: bytes) -> tuple[Inode, Attributes]:
@@ -132,6 +141,7 @@ class Tree:
             if error.errno == errno.EOPNOTSUPP:
                 return None
             raise
+        known = self.watch is None or handle in (self.table.by_handle or ())
         attributes = attributes_of(directory, name)
         filesystem = self._filesystems.get(attributes.mount_id)
         if filesystem is None or inode_number_of(handle) != attributes.inode:
@@ -140,14 +150,32 @@ class Tree:
         if key == self._root_key:
             return None
         is_directory = stat.S_ISDIR(attributes.mode)
-        inode, _ = self.table.adopt(key, filesystem, handle, -1, is_directory=is_directory)
+        inode, new = self.table.adopt(key, filesystem, handle, -1, is_directory=is_directory)
+        if not known or (new and self.watch is not None):
+            attributes = self._read_again(inode, directory, name)
+            if key_of(attributes) != key:
+                self.forget(inode.nodeid, 1)
+                return None
         return inode, attributes
+
+    def _read_again(self, inode: Inode, descriptor: int, name: bytes = b"") -> Attributes:
+        """The attributes of an inode that the watch has not known before.
+
+        A change after the first reading went past it; one after this will not.
+        """
+        try:
+            return attributes_of(descriptor, name)
+        except OSError:
+            self.forget(inode.nodeid, 1)
+            raise
 
     def adopt(self, descriptor: int) -> tuple[Inode, Attributes]:
         """Count a lookup of what *descriptor* (``O_PATH``) is; the descriptor is taken over."""
         try:
             attributes = attributes_of(descriptor)
             inode = self._adopt(descriptor, attributes)
+            if self.watch is not None:
+                attributes = self._read_again(inode, descriptor)
         except BaseException:
             os.close(descriptor)
             raise
@@ -164,7 +192,10 @@ class Tree:
         """
         attributes = attributes_of(descriptor)
         if self.has_handles and attributes.links:
-            return self._adopt(descriptor, attributes), attributes
+            inode = self._adopt(descriptor, attributes)
+            if self.watch is not None:
+                attributes = self._read_again(inode, descriptor)
+            return inode, attributes
         path_only = os.open(f"/proc/self/fd/{descriptor}", os.O_PATH | os.O_CLOEXEC)
         try:
             inode = self._adopt(path_only, attributes)
@@ -407,6 +438,9 @@ class Tree:
     def _drop(self, inode: Inode) -> None:
         if inode.attached is not None and self.dropped is not None:
             self.dropped(inode)
+        watch = self.watch
+        if watch is not None:
+            watch.forget(inode)
         self.descriptors.drop(inode.nodeid)
         if inode.descriptor >= 0:
             self._release_descriptor(inode)

@@ -150,6 +150,12 @@ class Placement:
             )
             fail(errno.EXDEV)
 
+    def linked(self, inode: Inode) -> None:
+        """An inode has got one more name underneath: other rules may be about it there."""
+        position = inode.position
+        if self._plain is None and isinstance(position, State) and self._is_current(position):
+            self.admit(position, inode, self.tree.attributes(inode))
+
     def _is_current(self, position: object) -> bool:
         if isinstance(position, Joint):
             position = position.states[0]

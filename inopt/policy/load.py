@@ -172,7 +172,7 @@ def _reason(error: OSError | ValueError) -> str:
 def _merged(parts: list[tuple[Document, PolicyFile]]) -> PolicyFile:
     """One policy of several, of which earlier ones win."""
     given: dict[str, Any] = {}
-    cache: dict[str, str] = {}
+    cache: dict[str, Any] = {}
     rules: list[Rule] = []
     for document, policy in parts:
         for field in _MERGED:

@@ -18,6 +18,9 @@ from inopt.policy.words import WORDS
 # Python's `$` also matches before a newline at the end, which YAML texts may have.
 DURATION: Final = r"^([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)(?!\n)$"
 SIZE: Final = r"^([0-9]{1,15}(?:\.[0-9]{1,9})?)(B|K|KiB|kB|M|MiB|MB|G|GiB|GB|T|TiB|TB)?(?!\n)$"
+# What the kernel may believe if the policy says nothing, and if changes are noticed besides.
+_SHORT: Final = "1s"
+_LONG: Final = "1h"
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES: Final = {
     "": 1, "B": 1, "K": 1 << 10, "KiB": 1 << 10, "kB": 10**3, "M": 1 << 20, "MiB": 1 << 20,
@@ -58,15 +61,18 @@ class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defa
 
 
 class Cache(_Strict, frozen=True):
-    """How long the kernel may believe what it was told.
+    """How long the kernel may believe what it was told, and whether it is told of changes.
 
-    ``entry``: that a name leads to an inode. ``attributes``: of an inode. ``negative``: that a
-    name does not exist.
+    ``entry``: that a name leads to an inode; 1s if not given, with ``coherence: notify`` 1h.
+    ``attributes``: of an inode; the same. ``negative``: that a name does not exist.
+    ``coherence``: by ``timeout``, changes underneath show when these times are over; by
+    ``notify``, the backing filesystem is watched, and they show at once.
     """
 
-    entry: Duration = "1s"
-    attributes: Duration = "1s"
+    entry: Duration | None = None
+    attributes: Duration | None = None
     negative: Duration = "0s"
+    coherence: Literal["timeout", "notify"] = "timeout"
 
 
 class Owner(_Strict, frozen=True):
@@ -168,6 +174,15 @@ def seconds(duration: str) -> float:
     if found is None:
         raise ValueError(f"expected a duration such as 1s, 500ms or 5m, found {duration!r}")
     return float(found[1]) * _SECONDS[found[2]]
+
+
+def lifetimes(cache: Cache, *, watched: bool = False) -> tuple[float, float]:
+    """For how many seconds the kernel may believe a name, and attributes.
+
+    *watched*: it is told of changes.
+    """
+    default = _LONG if watched else _SHORT
+    return seconds(cache.entry or default), seconds(cache.attributes or default)
 
 
 def size_in_bytes(size: str | int) -> int:

@@ -234,6 +234,11 @@ def run_pyfuse3(
 
 def _require_little(settings: Settings) -> None:
     """Raise `UsageError` for what stock pyfuse3 cannot do."""
+    if settings.policy.policy.cache.coherence != "timeout":
+        raise UsageError(
+            f"{settings.policy.place('cache', 'coherence')}: coherence 'notify': not with stock "
+            "pyfuse3: use --transport kernel, or 'coherence: timeout'"
+        )
     required = Tier[settings.policy.policy.require.upper()]
     if required > Tier.NONE:
         raise UsageError(

@@ -58,6 +58,7 @@ class Reader(Worker, threading.Thread):
     def run(self) -> None:
         """Serve until the session ends."""
         try:
+            self._loop.thread_ids.add(threading.get_native_id())
             syscalls.unshare(syscalls.CLONE_FS)  # creating files sets this thread's umask
             self._read_and_serve()
         except BaseException:
@@ -101,6 +102,7 @@ class Loop:
     """The readers of one session, and the watch that adds some while others are stuck.
 
     *limit* is the largest number of readers. ``interrupt_task`` is told of every INTERRUPT, too.
+    ``thread_ids``: those of all readers, as the kernel numbers them.
     *ended* is called from the last reader's thread when the kernel has ended the session.
     """
 
@@ -111,6 +113,7 @@ class Loop:
         self.leader: Leader | None = None
         self.limit = limit
         self.readers: list[Reader] = []
+        self.thread_ids: set[int] = set()
         self.crowded = False
         self.watch_sleeps = True
         self._may_signal = True

@@ -41,6 +41,7 @@ from inopt.session.policing import (
     prepare,
     require_case,
     require_tier,
+    watch_for,
 )
 from inopt.session.session import Session
 from inopt.session.settings import DEFAULT_BUDGET, NO_SOURCE, Settings
@@ -157,6 +158,7 @@ async def _mounted(settings: Settings, prepared: Prepared, source: str) -> Async
         tree = _open_tree(source, budget)
         try:
             require_case(prepared, tree, source)
+            tree.watch = watch_for(prepared, tree)
             mounts.mount(device, source, mountpoint, settings.options)
             try:
                 session = begin(settings, mountpoint, device, tree, wishes, prepared)

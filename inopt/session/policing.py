@@ -11,6 +11,8 @@ import structlog
 
 from inopt.backing.filesystems import ignores_case
 from inopt.backing.tree import Tree
+from inopt.backing.watch.changes import Watch
+from inopt.backing.watch.choose import open_watch
 from inopt.exceptions import UsageError
 from inopt.handlers.answers import Answers
 from inopt.handlers.base import Handlers
@@ -110,6 +112,33 @@ def require_links(prepared: Prepared, terms: Terms) -> None:
             f"{prepared.loaded.path}: who may read a symbolic link depends on the caller or on "
             "facts, but the kernel caches links since this mount was made: unmount, and mount again"
         )
+
+
+def watch_for(prepared: Prepared, tree: Tree) -> Watch | None:
+    """The watch that the policy wants; None if it wants none.
+
+    Raises `UsageError` where there is none to be had: what changes underneath would not show for
+    as long as the kernel is told to believe.
+    """
+    loaded = prepared.loaded
+    if loaded.policy.cache.coherence == "timeout":
+        return None
+    place = loaded.place("cache", "coherence")
+    if is_stock(prepared):
+        raise UsageError(
+            f"{place}: coherence 'notify': a filesystem written for pyfuse3 has no backing tree "
+            "that could be watched: leave it out"
+        )
+    try:
+        watch, but = open_watch(tree)
+    except UsageError as error:
+        source = os.readlink(f"/proc/self/fd/{tree.root.descriptor}")
+        raise UsageError(
+            f"{place}: coherence 'notify': source '{source}' cannot be watched: {error}: use "
+            "'coherence: timeout'"
+        ) from error
+    _log.info("changes underneath are watched", by=watch.kind, **({"because": but} if but else {}))
+    return watch
 
 
 def require_tier(loaded: Loaded, terms: Terms) -> None:

@@ -48,18 +48,23 @@ def make_stale(device: Device, context: Context, terms: Terms) -> str:
 
     Returns how: ``epoch``, ``entries``. Must not be called by a reader.
     """
-    how = "epoch"
-    if terms.minor >= _EPOCH_MINOR:
-        _tell(device, notifications.increment_epoch())
-    else:
-        how = "entries"
-        flags = EXPIRE_ONLY if terms.has(InitFlag.HAS_EXPIRE_ONLY) else 0
-        for inode in context.tree.table.snapshot():
-            if inode.is_directory:
-                _expire_names(device, context, inode, flags)
+    how = make_names_stale(device, context, terms)
     for inode in context.tree.table.snapshot():
         _tell(device, notifications.invalidate_inode(inode.nodeid, 0, 0))
     return how
+
+
+def make_names_stale(device: Device, context: Context, terms: Terms) -> str:
+    """Make the kernel ask again for every name. Returns how; must not be called by a reader."""
+    if terms.minor >= _EPOCH_MINOR:
+        _tell(device, notifications.increment_epoch())
+        return "epoch"
+    flags = EXPIRE_ONLY if terms.has(InitFlag.HAS_EXPIRE_ONLY) else 0
+    for inode in context.tree.table.snapshot():
+        if inode.is_directory:
+            with context.tree.descriptors.use():
+                _expire_names(device, context, inode, flags)
+    return "entries"
 
 
 def _expire_names(device: Device, context: Context, directory: Inode, flags: int) -> None:

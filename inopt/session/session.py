@@ -11,6 +11,7 @@ from typing import Any, Final
 import structlog
 import trio
 
+from inopt.backing.watch.changes import Watch
 from inopt.handlers.reach import SessionReach
 from inopt.handlers.serve import Context
 from inopt.handlers.stock import redirected
@@ -20,6 +21,7 @@ from inopt.kernel.device import Device
 from inopt.kernel.negotiate import Terms
 from inopt.policy.load import load_policy
 from inopt.session import explain, narrowing, places, reload, stats
+from inopt.session.coherence import Coherence
 from inopt.session.leading import QUICK, Leader
 from inopt.session.loop import Loop
 from inopt.session.policing import (
@@ -31,6 +33,7 @@ from inopt.session.policing import (
     require_case,
     require_links,
     require_tier,
+    watch_for,
 )
 from inopt.session.serving import Observer, Server
 from inopt.session.settings import Settings
@@ -64,6 +67,7 @@ class Session:
         self._ended = trio.Event()
         self._reloading = trio.Lock()
         self._redirection = ExitStack()
+        self._coherence: Coherence | None = None
         self._serves = False
         found = mounts.find_mount(mountpoint)
         self.device_minor: int = found.device_minor if found is not None else -1
@@ -105,6 +109,7 @@ class Session:
             self._loop.leader = tasks.lead = lead
             self._lead_what_waits()
         self._serves = True
+        self._watch_by(context.tree.watch)
         self._loop.start()
 
     def _lead_what_waits(self) -> None:
@@ -114,6 +119,15 @@ class Session:
             is_local = not self._context.tree.flushes_at_close
             waiting, plain = self._policing.served_by
             lead.serves((waiting | QUICK if is_local else waiting) - plain)
+
+    def _watch_by(self, watch: Watch | None) -> None:
+        """Tell the kernel from now on what *watch* notices."""
+        if watch is None:
+            return
+        coherence = Coherence(self._device, self._context, self.terms, watch, self._loop.thread_ids)
+        coherence.start()
+        self._coherence = coherence
+        self._context.tree.watch = watch
 
     def observe(self, observer: Observer | None) -> None:
         """Let *observer* be told of every request from now on; None ends that."""
@@ -130,10 +144,12 @@ class Session:
 
     def stats(self) -> dict[str, Any]:
         """Counts by opcode and route, and the session's facts; see `inopt.session.stats`."""
+        coherence = self._coherence
         return {
             "mountpoint": self.mountpoint,
             "source": self.settings.source,
             "policy": self._policing.prepared.loaded.path,
+            **(coherence.facts() if coherence is not None else {"coherence": "timeout"}),
         } | stats.snapshot(
             self._context, self.terms, self._loop.counts, self._started, self._loop.active
         )
@@ -151,15 +167,21 @@ class Session:
         async with self._reloading:
             prepared = await trio.to_thread.run_sync(self._prepare, name)
             policy = compile_for(prepared, self.terms)
-            with self._nothing_attached():
-                await trio.to_thread.run_sync(
-                    narrowing.make_room, self._context, self._device, self.terms, policy
-                )
-                self._server.gates = await self._policing.replace(prepared, policy)
+            watch = await trio.to_thread.run_sync(self._another_watch, prepared)
+            try:
+                with self._nothing_attached():
+                    await trio.to_thread.run_sync(
+                        narrowing.make_room, self._context, self._device, self.terms, policy
+                    )
+                    self._server.gates = await self._policing.replace(prepared, policy)
+            except BaseException:
+                if watch is not None:
+                    watch.close()
+                raise
             self._lead_what_waits()
             self._context.keep_caches(prepared.loaded.policy.cache)
             prepared.log_findings()
-            report = await trio.to_thread.run_sync(self._settle)
+            report = await trio.to_thread.run_sync(self._settle, watch)
         _log.info("policy replaced", **{k: v for k, v in report.items() if k != "mountpoint"})
         return report
 
@@ -175,7 +197,28 @@ class Session:
         require_links(prepared, self.terms)
         return prepared
 
-    def _settle(self) -> dict[str, Any]:
+    def _another_watch(self, prepared: Prepared) -> Watch | None:
+        """The watch to begin with under another policy; None if things stay, or none is wanted."""
+        present = self._coherence
+        if present is not None and not present.has_failed:
+            return None
+        return watch_for(prepared, self._context.tree)
+
+    def _settle(self, watch: Watch | None) -> dict[str, Any]:
+        wanted = self._policing.prepared.loaded.policy.cache.coherence == "notify"
+        earlier = self._coherence
+        if earlier is not None and (watch is not None or not wanted):
+            self._coherence = None
+            earlier.believe_no_more()
+        else:
+            earlier = None
+        self._watch_by(watch)
+        report = self._make_stale()
+        if earlier is not None:
+            earlier.end()
+        return report
+
+    def _make_stale(self) -> dict[str, Any]:
         with self._context.tree.descriptors.use():
             report = reload.settle(self._context)
         how = reload.make_stale(self._device, self._context, self.terms)
@@ -219,6 +262,8 @@ class Session:
         found = mounts.find_mount(self.mountpoint)
         if found is not None and found.device_minor == self.device_minor:
             mounts.unmount(self.mountpoint, lazy=True)
+        if self._coherence is not None:
+            self._coherence.end()
         if self._serves and not self._loop.join(_GRACE):
             _log.error("a request is stuck; its thread is left behind", mountpoint=self.mountpoint)
             return

@@ -14,18 +14,21 @@ from inopt.backing.caller import groups_for
 from inopt.backing.files import Handles, OpenDirectory, OpenFile
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree
+from inopt.backing.watch.changes import NAME
 from inopt.handlers.failures import fail
-from inopt.handlers.placement import Placement
+from inopt.handlers.placement import NAMELESS, Placement
 from inopt.kernel.dialects import Dialect
 from inopt.ops import Op
-from inopt.policy.model import Cache, seconds
+from inopt.policy.model import Cache, lifetimes, seconds
 from inopt.policy.plan import Plan
 from inopt.wire import replies
 from inopt.wire.bodies import Header
+from inopt.wire.directory import DOTS
 from inopt.wire.replies import Attributes, Validity
 from inopt.wire.uapi import FOPEN_DIRECT_IO, FOPEN_NOFLUSH
 
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
+_NO_NAMES: Final = (*DOTS, NAMELESS)
 
 
 class Context:
@@ -45,7 +48,7 @@ class Context:
         "directories",
         "files",
         "invalidate",
-        "name_validity",
+        "name_validities",
         "negative",
         "no_flush",
         "open_flags",
@@ -53,7 +56,7 @@ class Context:
         "reads_back",
         "tree",
         "unsure_validity",
-        "validity",
+        "validities",
     )
 
     def __init__(
@@ -83,9 +86,16 @@ class Context:
 
     def keep_caches(self, cache: Cache) -> None:
         """From now on let the kernel believe what it is told for as long as *cache* says."""
-        entry = seconds(cache.entry)
-        self.validity = Validity.of(entry, seconds(cache.attributes))
-        self.name_validity = Validity.of(entry, 0)
+        entry, attributes = lifetimes(cache)
+        long_entry, long_attributes = lifetimes(cache, watched=True)
+        # By what the watch underneath covers: see `inopt.backing.watch.changes`.
+        self.validities = (
+            Validity.of(entry, attributes),
+            Validity.of(long_entry, attributes),
+            Validity.of(entry, long_attributes),
+            Validity.of(long_entry, long_attributes),
+        )
+        self.name_validities = (Validity.of(entry, 0), Validity.of(long_entry, 0))
         negative = seconds(cache.negative)
         self.negative = self.dialect.negative_entry(Validity.of(negative, 0)) if negative else None
 
@@ -118,6 +128,12 @@ class Context:
         except OSError:
             self.tree.forget(inode.nodeid, 1)
             raise
+        self._meet(parent, name, inode)
+
+    def _meet(self, parent: Inode, name: bytes, inode: Inode) -> None:
+        watch = self.tree.watch
+        if watch is not None and name not in _NO_NAMES:
+            watch.meet(parent, name, inode)
 
     def listed(
         self, parent: Inode, name: bytes, header: Header, inode: Inode, attributes: Attributes
@@ -130,6 +146,7 @@ class Context:
     def made(self, parent: Inode, name: bytes, inode: Inode, attributes: Attributes) -> bytes:
         """Like `entry`, for an inode that the caller has just given the name *name*."""
         self.placement.admit(self.placement.step(parent, name), inode, attributes)
+        self._meet(parent, name, inode)
         return self.entry(inode, attributes)
 
     def validity_of(self, inode: Inode, attributes: Attributes) -> Validity:
@@ -139,15 +156,17 @@ class Context:
         of them (fallocate, direct writes) the kernel does not ask for the mode again. Nor what
         the policy answers differently from caller to caller, or from moment to moment.
         """
+        watch = self.tree.watch
+        covered = 0 if watch is None else watch.covers(inode, attributes)
         plan = inode.plan
         if plan is not None:
             if plan.unsure:
                 return self.unsure_validity
             if plan.attributes_unsure:
-                return self.name_validity
+                return self.name_validities[covered & NAME]
         if attributes.mode & _SET_ID and stat.S_ISREG(attributes.mode):
-            return self.name_validity
-        return self.validity
+            return self.name_validities[covered & NAME]
+        return self.validities[covered]
 
     def open_reply(self, handle: int, reply_flags: int, backing_id: int) -> bytes:
         """The payload of an open's reply."""

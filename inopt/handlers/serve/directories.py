@@ -76,6 +76,9 @@ def readdir(context: Context, _header: Header, body: bodies.Read) -> bytes:
 
 def readdirplus(context: Context, header: Header, body: bodies.Read) -> bytes:
     """READDIRPLUS: each entry is a lookup, too."""
+    watch = context.tree.watch
+    if watch is not None:
+        watch.approach(context.directories.get(body.handle).inode)
     return _list(context, body, partial(_add_plus, context, header))
 
 

@@ -155,6 +155,9 @@ def _create(
 ) -> bytes:
     tree = context.tree
     parent = tree.table.get(header.nodeid)
+    watch = tree.watch
+    if watch is not None:
+        watch.approach(parent)
     directory = tree.descriptor(parent)
     mode = body.mode & 0o7777
     descriptor = create_as(

@@ -1,0 +1,1 @@
+"""What changes underneath, not through the mount: of a whole filesystem, else by directory."""
