@@ -120,3 +120,12 @@ class ChoosesPlain(Chooses):
         info = self.daemon.open(inode, flags, ctx)
         info.bypass = random.choice((None, True, False))
         return info
+
+
+class SlowLookup(Handlers):
+    """Looking up what is called ``take-your-time`` takes it."""
+
+    async def lookup(self, parent_inode: int, name: bytes, ctx: Any) -> EntryAttributes:
+        if name == b"take-your-time":
+            await trio.sleep(4)
+        return await super().lookup(parent_inode, name, ctx)

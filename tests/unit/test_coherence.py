@@ -29,9 +29,9 @@ from inopt.ops import OpsMask
 from inopt.policy.compiled import CompiledPolicy
 from inopt.policy.load import parse_policy
 from inopt.policy.rules import compile_rules
-from inopt.session import coherence as coherence_module
 from inopt.session.coherence import Coherence
 from inopt.session.telling import MOST_TELLERS, Tellers
+from inopt.wire import notifications
 from inopt.wire.replies import Attributes, Validity
 from inopt.wire.uapi import EXPIRE_ONLY, InitFlag, NotifyCode
 
@@ -253,7 +253,12 @@ def test_an_answer_under_way(mounted: Mounted) -> None:
     assert tries == [("attributes", other.nodeid)] * 4, "not for ever"
     tries.clear()
     mounted.tree.forget(file.nodeid, 1)
-    mounted.kernel.refuse = lambda message: bool(tries.append(message)) or True
+
+    def refuse_all(message: Message) -> bool:
+        tries.append(message)
+        return True
+
+    mounted.kernel.refuse = refuse_all
     mounted.watch.report(changes(file))
     time.sleep(0.2)
     assert tries == [("attributes", file.nodeid)], "forgotten: there is no answer under way"
@@ -345,12 +350,13 @@ def test_attributes_are_not_older_than_the_watch(
     """A change between reading attributes and knowing the inode goes past the watch."""
     source = Path(os.readlink(f"/proc/self/fd/{mounted.tree.root.descriptor}"))
     read = trees.attributes_of
-    changed = []
+    changed: list[str] = []
 
     def then_changed(descriptor: int, name: bytes = b"") -> Attributes:
         attributes = read(descriptor, name)
         if not changed:
-            changed.append((source / "file").chmod(0o611))
+            changed.append("mode")
+            (source / "file").chmod(0o611)
         return attributes
 
     monkeypatch.setattr(trees, "attributes_of", then_changed)
@@ -373,7 +379,7 @@ def test_a_name_given_to_another_while_it_is_looked_at(
 ) -> None:
     source = Path(os.readlink(f"/proc/self/fd/{mounted.tree.root.descriptor}"))
     read = trees.attributes_of
-    changed = []
+    changed: list[Path] = []
 
     def then_replaced(descriptor: int, name: bytes = b"") -> Attributes:
         attributes = read(descriptor, name)
@@ -404,7 +410,7 @@ def test_what_is_held_up_holds_up_nothing_else(kernel: Kernel) -> None:
     kernel.hold = hold
 
     def name(nodeid: int, text: bytes) -> bytes:
-        return coherence_module.notifications.invalidate_entry(nodeid, text)
+        return notifications.invalidate_entry(nodeid, text)
 
     end = time.monotonic() + 5
     tellers.tell(1, [name(1, b"a"), name(1, b"b")])
@@ -430,7 +436,7 @@ def test_all_tellers_held_up(kernel: Kernel) -> None:
     release = threading.Event()
     kernel.hold = lambda _: assert_(release.wait(10))
     for nodeid in range(50):
-        tellers.tell(nodeid, [coherence_module.notifications.invalidate_inode(nodeid, 0, 0)])
+        tellers.tell(nodeid, [notifications.invalidate_inode(nodeid, 0, 0)])
     before = threading.active_count()
     for _ in range(50):
         tellers.help()

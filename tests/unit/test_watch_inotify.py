@@ -12,7 +12,7 @@ import pytest
 
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree
-from inopt.backing.watch import calls, inotify
+from inopt.backing.watch import calls
 from inopt.backing.watch.changes import ATTRIBUTES, NAME, Changes
 from inopt.backing.watch.inotify import Inotify, parse
 
@@ -159,11 +159,11 @@ def test_the_least_recently_used_is_given_up(watched: Watched) -> None:
 
 
 def test_where_others_use_the_limit_up(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = watched.find("dir0/file")
+    watched.find("dir0/file")
     watched.find("dir1/file")
     watched.changes()
     add = calls.inotify_add
-    refused = []
+    refused: list[int] = []
 
     def full(descriptor: int, directory: int, mask: int) -> int:
         if not refused:
@@ -171,15 +171,16 @@ def test_where_others_use_the_limit_up(watched: Watched, monkeypatch: pytest.Mon
             raise OSError(28, "No space left on device")
         return add(descriptor, directory, mask)
 
-    monkeypatch.setattr(inotify.calls, "inotify_add", full)
+    monkeypatch.setattr(calls, "inotify_add", full)
     assert watched.covers("dir2/file") == BOTH
     assert watched.watch.budget == 3
     assert watched.covers("dir0/file") == BOTH
-    monkeypatch.setattr(
-        inotify.calls, "inotify_add", lambda *_: (_ for _ in ()).throw(OSError(28, "full"))
-    )
+
+    def always_full(*_: int) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(calls, "inotify_add", always_full)
     assert watched.covers("dir3/file") == 0, "not watched: not covered"
-    assert first
 
 
 def test_forgetting_ends_a_watch(watched: Watched) -> None:
