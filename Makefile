@@ -7,9 +7,10 @@ INOPT_LAB ?= ../shared/lab
 export INOPT_LAB
 
 # What the demo and the tests run beside Python: acl and attr for getfacl and setfattr, fio for
-# the benchmarks, e2fsprogs for filesystems in a file; and qemu where there is a lab kernel.
+# the benchmarks, e2fsprogs for filesystems in a file; and qemu, and other kinds of filesystems,
+# where there is a lab kernel.
 PACKAGES := acl attr e2fsprogs gcc libfuse3-dev pkg-config procps python3-dev util-linux \
-            $(if $(wildcard $(INOPT_LAB)/run),qemu-system-x86)
+            $(if $(wildcard $(INOPT_LAB)/run),qemu-system-x86 btrfs-progs xfsprogs)
 
 .PHONY: help setup demo test lint types bench clean
 
