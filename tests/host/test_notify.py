@@ -23,7 +23,7 @@ from support.clients import TESTS
 from support.mounting import Mount, in_place, inopt, mounted
 from support.programs import error_of, overlay_in, sh, socket_of, start_client, within
 
-from inopt.session import control
+from inopt.session import asking
 
 pytestmark = pytest.mark.host
 
@@ -79,12 +79,12 @@ def above(mount: Mount, below: Path) -> Path:
 
 def stats(mount: Mount) -> dict[str, Any]:
     """What ``inopt stats`` says, without a process for it."""
-    return control.ask(str(socket_of(mount)), "stats")
+    return asking.ask(str(socket_of(mount)), "stats")
 
 
 def reload(mount: Mount) -> None:
     """Have the policy read again."""
-    control.ask(str(socket_of(mount)), "reload", 60)
+    asking.ask(str(socket_of(mount)), "reload", 60)
 
 
 def requests(mount: Mount) -> int:

@@ -19,7 +19,7 @@ from support import underneath
 from support.mounting import Mount, in_place, mounted
 from support.programs import events, filesystem_in, python_program, sh, socket_of, within
 
-from inopt.session import control
+from inopt.session import asking
 
 pytestmark = pytest.mark.host
 
@@ -30,7 +30,7 @@ QUEUE: Final = Path("/proc/sys/fs/fanotify/max_queued_events")
 
 
 def stats(mount: Mount) -> dict[str, Any]:
-    return control.ask(str(socket_of(mount)), "stats")
+    return asking.ask(str(socket_of(mount)), "stats")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from inopt.session import control, places
+from inopt.session import asking, places
 
 SCRATCH = Path(os.environ.get("LAB_SCRATCH", "/lab"))
 INOPT = [sys.executable, "-m", "inopt"]
@@ -24,7 +24,7 @@ PATIENCE = 10.0  # seconds: the processor is emulated
 
 
 def stats(mountpoint: Path) -> dict[str, Any]:
-    return control.ask(places.control_path(os.minor(mountpoint.stat().st_dev)), "stats", 60)
+    return asking.ask(places.control_path(os.minor(mountpoint.stat().st_dev)), "stats", 60)
 
 
 def wait(what: str, check: Callable[[], bool]) -> float:
