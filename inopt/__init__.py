@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from inopt.handlers.types import EntryAttributes as EntryAttributes
     from inopt.handlers.types import FileInfo as FileInfo
     from inopt.handlers.types import FUSEError as FUSEError
+    from inopt.handlers.types import Lock as Lock
+    from inopt.handlers.types import PollHandle as PollHandle
     from inopt.handlers.types import StatvfsData as StatvfsData
     from inopt.handlers.types import plain as plain
     from inopt.session.elsewhere import run_pyfuse3 as run_pyfuse3
@@ -36,6 +38,8 @@ _PLACES = {
     "EntryAttributes": ("inopt.handlers.types", "EntryAttributes"),
     "FUSEError": ("inopt.handlers.types", "FUSEError"),
     "FileInfo": ("inopt.handlers.types", "FileInfo"),
+    "Lock": ("inopt.handlers.types", "Lock"),
+    "PollHandle": ("inopt.handlers.types", "PollHandle"),
     "RequestContext": ("pyfuse3", "RequestContext"),
     "SetattrFields": ("pyfuse3", "SetattrFields"),
     "StatvfsData": ("inopt.handlers.types", "StatvfsData"),

@@ -28,12 +28,14 @@ class OpenFile:
     ``groups`` are those with which its opener changes the file (`caller.groups_for`);
     ``reply_flags`` are the ``FOPEN_*`` flags it was answered with; ``user`` is the state of a
     user's handler. ``opener`` is who opened it, where requests do not tell who writes (pyfuse3).
+    ``flocked``: it has a lock by flock(2).
     """
 
     __slots__ = (
         "bypasses",
         "descriptor",
         "flags",
+        "flocked",
         "groups",
         "inode",
         "opener",
@@ -52,6 +54,7 @@ class OpenFile:
         self.reply_flags = 0
         self.user: Any = None
         self.opener: Any = None
+        self.flocked = False
 
     def fileno(self, tree: Tree) -> int:
         """A descriptor of the backing file with this open's access mode."""

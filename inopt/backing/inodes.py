@@ -12,6 +12,7 @@ import errno
 import os
 import struct
 import zlib
+from collections.abc import Iterable
 from threading import Lock
 from typing import Any, Final, TypeAlias
 
@@ -33,7 +34,8 @@ class Inode:
     lookup on, or the errno why it has nothing, which belongs to `inopt.backing.attached`;
     ``position`` and ``plan`` are what the policy makes of it, which belongs to
     `inopt.handlers.placement`; ``never_bypass`` and ``user`` are the wish and the state of a
-    user's handler.
+    user's handler. ``lent``: how many of its ``lookups`` are the handlers', who have made them and
+    neither passed them on to the kernel nor given them back.
     """
 
     __slots__ = (
@@ -44,6 +46,7 @@ class Inode:
         "handle",
         "io",
         "is_directory",
+        "lent",
         "lookups",
         "never_bypass",
         "nodeid",
@@ -69,6 +72,7 @@ class Inode:
         self.handle = handle
         self.generation = generation_of(handle)
         self.lookups = 0
+        self.lent = 0
         self.descriptor = descriptor
         self.is_directory = is_directory
         self.io: object | None = None
@@ -234,16 +238,59 @@ class InodeTable:
             inode = self._inodes.get(nodeid)
             if inode is None or nodeid == ROOT_NODEID:
                 return None
-            inode.lookups -= count
-            if inode.lookups > 0:
+            # On pyfuse3 nobody hears which of them have been passed on.
+            inode.lent = min(inode.lent, max(inode.lookups - count, 0))
+            return self._take(inode, count)
+
+    def _take(self, inode: Inode, count: int) -> Inode | None:
+        inode.lookups -= count
+        if inode.lookups > 0:
+            return None
+        nodeid = inode.nodeid
+        del self._inodes[nodeid]
+        if self._by_handle is not None and self._by_handle.get(inode.handle) is inode:
+            del self._by_handle[inode.handle]
+        key = self._keys.pop(nodeid, None)
+        if key is not None and self._aliases.get(key) == nodeid:
+            del self._aliases[key]
+        return inode
+
+    # --- lookups of handlers -------------------------------------------------------------------
+
+    # What handlers look up is counted, as if the kernel had, and noted as theirs. So whatever they
+    # give back, or fail to, the kernel's own lookups stay.
+
+    def lend(self, nodeids: Iterable[int]) -> None:
+        """A lookup of each, counted already, is the handlers'."""
+        with self._lock:
+            for nodeid in nodeids:
+                inode = self._inodes.get(nodeid)
+                if inode is not None and nodeid != ROOT_NODEID:
+                    inode.lent += 1
+
+    def pass_on(self, inode: Inode) -> bool:
+        """The kernel is told of *inode*: a lookup of the handlers is its own now, or a new one.
+
+        False if the inode is not known any more.
+        """
+        with self._lock:
+            if self._inodes.get(inode.nodeid) is not inode:
+                return False
+            if inode.lent:
+                inode.lent -= 1
+            elif inode is not self.root:
+                inode.lookups += 1
+            return True
+
+    def give_back(self, nodeid: int, count: int) -> Inode | None:
+        """Take back as many as *count* lookups of the handlers. Returns the inode as `forget`."""
+        with self._lock:
+            inode = self._inodes.get(nodeid)
+            if inode is None or nodeid == ROOT_NODEID:
                 return None
-            del self._inodes[nodeid]
-            if self._by_handle is not None and self._by_handle.get(inode.handle) is inode:
-                del self._by_handle[inode.handle]
-            key = self._keys.pop(nodeid, None)
-            if key is not None and self._aliases.get(key) == nodeid:
-                del self._aliases[key]
-            return inode
+            count = min(count, inode.lent)
+            inode.lent -= count
+            return self._take(inode, count) if count else None
 
     def snapshot(self) -> list[Inode]:
         """All inodes at this moment."""

@@ -427,8 +427,17 @@ class Tree:
     def forget(self, nodeid: int, count: int) -> None:
         """Take back *count* lookups of *nodeid*; the last one frees the inode."""
         inode = self.table.forget(nodeid, count)
-        if inode is None:
-            return
+        if inode is not None:
+            self._free(inode)
+
+    def give_back(self, nodeid: int, count: int) -> None:
+        """Like `forget`, of lookups that handlers have made, and of no others."""
+        inode = self.table.give_back(nodeid, count)
+        if inode is not None:
+            self._free(inode)
+
+    def _free(self, inode: Inode) -> None:
+        nodeid = inode.nodeid
         if inode.filesystem is self.root.filesystem and inode.handle and nodeid < FOREIGN:
             self._forgotten[nodeid] = (inode.handle, inode.position)
             if len(self._forgotten) > _REMEMBERED:

@@ -187,7 +187,7 @@ def _tier(asked: Tier | None) -> tuple[Tier, OpsMask, str, list[str]]:
     return Tier.NONE, OpsMask(), "kernel", ["this kernel has no bypass: see 'inopt doctor'"]
 
 
-def _handled(loaded: Loaded, notes: list[str]) -> frozenset[Op] | None:
+def _handled(loaded: Loaded, notes: list[str]) -> frozenset[int] | None:
     """The opcodes that the handlers serve; None if there are no handlers."""
     reference = loaded.policy.handlers
     if reference is None:
@@ -205,7 +205,7 @@ def _report(
     path: str,
     request: _Request,
     caller: Identity | None,
-    handled: frozenset[Op] | None,
+    handled: frozenset[int] | None,
 ) -> Report:
     try:
         names = names_of(path)
@@ -238,7 +238,7 @@ def _checked(
     subjects: Sequence[Subject],
     request: _Request,
     caller: Identity | None,
-    handled: frozenset[Op] | None,
+    handled: frozenset[int] | None,
 ) -> Report:
     report = report_on(policy, subjects, caller, handled)
     subject = subjects[-1]

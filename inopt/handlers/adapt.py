@@ -6,6 +6,7 @@ One `Call` for each opcode; pure translation, no threads and no policy.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Callable
@@ -16,7 +17,8 @@ import pyfuse3
 
 from inopt.handlers.answers import Answers
 from inopt.handlers.directory import ReaddirToken
-from inopt.handlers.types import changes_of, context_of
+from inopt.handlers.serve.locks import OPERATIONS
+from inopt.handlers.types import changes_of, context_of, lock_of
 from inopt.ops import Op
 from inopt.wire import bodies, uapi
 from inopt.wire.attributes import decode_rdev
@@ -44,6 +46,20 @@ def _readdir_arguments(header: Header, body: bodies.Read) -> tuple[Any, ...]:
 
 def _device(rdev: int) -> int:
     return os.makedev(*decode_rdev(rdev))
+
+
+def _setlk_arguments(header: Header, body: bodies.Lock) -> tuple[Any, ...]:
+    return body.handle, lock_of(body), header.opcode == Op.SETLKW, context_of(header)
+
+
+def _flock_arguments(header: Header, body: bodies.Lock) -> tuple[Any, ...]:
+    waits = 0 if header.opcode == Op.SETLKW else fcntl.LOCK_NB
+    return body.handle, OPERATIONS[body.type] | waits, context_of(header)
+
+
+def _poll_arguments(header: Header, body: bodies.Poll) -> tuple[Any, ...]:
+    number = body.kernel_handle if body.flags & uapi.POLL_SCHEDULE_NOTIFY else None
+    return header.nodeid, body.handle, number, context_of(header)
 
 
 CALLS: Final[dict[Op, Call]] = {
@@ -147,8 +163,17 @@ CALLS: Final[dict[Op, Call]] = {
     Op.REMOVEXATTR: Call(
         "removexattr", lambda h, b: (h.nodeid, b.name, context_of(h)), Answers.nothing
     ),
+    Op.GETLK: Call("getlk", lambda h, b: (b.handle, lock_of(b), context_of(h)), Answers.lock),
+    **dict.fromkeys((Op.SETLK, Op.SETLKW), Call("setlk", _setlk_arguments, Answers.nothing)),
+    Op.POLL: Call("poll", _poll_arguments, Answers.polled),
 }
 """By opcode. What is not here no handler serves."""
+
+FLOCK: Final = Call("flock", _flock_arguments, Answers.nothing)
+"""SETLK and SETLKW, where they are flock(2)."""
+
+METHODS: Final = frozenset(call.method for call in CALLS.values()) | {FLOCK.method}
+"""The methods that serve what a policy hands to them."""
 
 
 def errno_of(error: Exception) -> int | None:

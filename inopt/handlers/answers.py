@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,12 +15,14 @@ import pyfuse3
 from inopt.backing.attached import attached_to
 from inopt.backing.inodes import Inode
 from inopt.handlers.directory import ReaddirToken
+from inopt.handlers.failures import fail
 from inopt.handlers.serve import Context
 from inopt.handlers.serve.attributes import statfs_reply
 from inopt.handlers.serve.context import require_room
 from inopt.handlers.types import (
     AnsweredAttributes,
     EntryAttributes,
+    Lock,
     StatvfsData,
     attributes_of,
     open_flags_of,
@@ -68,16 +71,22 @@ class Answers:
         return inode
 
     def _entry(self, header: Header, attr: EntryAttributes) -> bytes:
+        """An entry for the kernel, which counts a lookup of it: the last thing that can fail."""
+        table = self.context.tree.table
+        inode: Inode | None
         if type(attr) is AnsweredAttributes and not attr.nodeid:
-            nodeid = int.from_bytes(attr.payload[:8], "little")
-            if self.context.tree.table.get_or_none(nodeid) is not None:
+            inode = table.get_or_none(int.from_bytes(attr.payload[:8], "little"))
+            if inode is not None and table.pass_on(inode):
                 return attr.payload
         inode = self._inode(header, attr)
         attached = attached_to(inode)
-        return self.context.dialect.entry(
+        entry = self.context.dialect.entry(
             inode.nodeid, inode.generation, attributes_of(attr), validity_of(attr), inode.number,
             attached.backing_id if attached is not None else 0,
         )  # fmt: skip
+        if not table.pass_on(inode):
+            fail(errno.ESTALE)
+        return entry
 
     def prepare(self, header: Header, token: ReaddirToken) -> None:
         """Let a token make entries of what a handler gives to `readdir_reply`."""
@@ -146,8 +155,9 @@ class Answers:
                 f"the handler of {op_name(header.opcode)} returned a tuple of {len(pair)}: "
                 "expected (FileInfo, EntryAttributes)"
             )
-        entry = self._entry(header, expect(header, EntryAttributes, pair[1]))
-        return replies.create(entry, self._opened(header, body, pair[0]))
+        attr = expect(header, EntryAttributes, pair[1])
+        opened = self._opened(header, body, pair[0])
+        return replies.create(self._entry(header, attr), opened)
 
     def directory(self, header: Header, _body: Any, result: object) -> bytes:
         """OPENDIR."""
@@ -168,6 +178,25 @@ class Answers:
         if not 0 <= size <= body.size:
             raise MisuseError(f"the handler of WRITE returned {size} for {body.size} bytes")
         return replies.write(size)
+
+    def lock(self, header: Header, body: Any, result: object) -> bytes:
+        """GETLK: a lock that is in the way, None for none."""
+        if result is None:
+            return replies.lock(body.start, body.end, fcntl.F_UNLCK, 0)
+        found = expect(header, Lock, result)
+        if found.type not in (fcntl.F_RDLCK, fcntl.F_WRLCK) or not 0 <= found.start <= found.end:
+            raise MisuseError(
+                f"the handler of GETLK returned {found}: expected a lock for reading or writing, "
+                "or None"
+            )
+        return replies.lock(found.start, found.end, found.type, max(found.pid, 0))
+
+    def polled(self, header: Header, _body: Any, result: object) -> bytes:
+        """POLL."""
+        ready = expect(header, int, result)
+        if not 0 <= ready < 1 << 32:
+            raise MisuseError(f"the handler of POLL returned {ready}: expected events")
+        return replies.poll(ready)
 
     def offset(self, header: Header, _body: Any, result: object) -> bytes:
         """LSEEK."""
@@ -204,6 +233,9 @@ class Answers:
         if not isinstance(result, ReaddirToken):
             expect(header, type(None), result)
         assert isinstance(result, ReaddirToken)  # noqa: S101 - its own, where None is returned
+        if not result.plus:
+            for inode, count in result.added:  # the kernel counts none of them
+                self.context.tree.give_back(inode, count)
         return bytes(result.page.view())
 
 

@@ -10,6 +10,8 @@ import pyfuse3
 from inopt.handlers.types import (
     EntryAttributes,
     FileInfo,
+    Lock,
+    PollHandle,
     StatvfsData,
 )
 
@@ -59,7 +61,10 @@ class Handlers(pyfuse3.Operations):
         return self.daemon.lookup(parent_inode, name, ctx)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        """The kernel drops lookups: (inode, count). Must not fail."""
+        """The kernel drops lookups: (inode, count). They go when this has ended, also if it fails.
+
+        Called from elsewhere, it gives back lookups that the handlers themselves have made.
+        """
         self.daemon.forget(inode_list)
 
     async def mknod(
@@ -163,6 +168,39 @@ class Handlers(pyfuse3.Operations):
     ) -> bytes:
         """An ioctl(2) whose arguments tell their size; returns up to *output_size* bytes."""
         return self.daemon.ioctl(inode, fh, command, flags, data, output_size)
+
+    async def poll(
+        self, inode: int, fh: int, poll_handle: PollHandle | None, ctx: pyfuse3.RequestContext
+    ) -> int:
+        """Which events of poll(2) are there now; those wait who are to be woken by *poll_handle*.
+
+        Whoever has got a handle may call its ``notify()`` later, once, from any thread, and the
+        kernel asks again. ``session.request().events`` are those that are waited for. The daemon
+        says that a file is always ready.
+        """
+        return self.daemon.poll(inode, fh, poll_handle, ctx)
+
+    # --- locks ---------------------------------------------------------------------------------
+
+    async def getlk(self, fh: int, lock: Lock, ctx: pyfuse3.RequestContext) -> Lock | None:
+        """A lock that keeps the caller from getting *lock*; None if nothing does."""
+        return self.daemon.getlk(fh, lock, ctx)
+
+    async def setlk(self, fh: int, lock: Lock, wait: bool, ctx: pyfuse3.RequestContext) -> None:
+        """Take a lock on a range of bytes, change it, or give it back; ``EAGAIN`` if it is taken.
+
+        With *wait* the caller is one who waits: after ``EAGAIN`` it is asked again, when locks of
+        the file have been given back, and now and then. Locks that end with a close(2) come as
+        ``F_UNLCK``, too.
+        """
+        self.daemon.setlk(fh, lock, wait, ctx)
+
+    async def flock(self, fh: int, operation: int, ctx: pyfuse3.RequestContext) -> None:
+        """flock(2): ``LOCK_SH``, ``LOCK_EX`` or ``LOCK_UN``, with ``LOCK_NB`` if nobody waits.
+
+        ``EAGAIN`` if it is taken: who waits is asked for again, as with `setlk`.
+        """
+        self.daemon.flock(fh, operation, ctx)
 
     # --- attributes ----------------------------------------------------------------------------
 

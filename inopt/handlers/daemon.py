@@ -7,6 +7,7 @@ return when the work is done; raises `OSError` for what goes wrong.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -17,16 +18,21 @@ from typing import Any, Final, NamedTuple
 import pyfuse3
 
 from inopt.backing.caller import groups_of
-from inopt.handlers.directory import ReaddirToken, readdir_reply
+from inopt.backing.locks import LAST_BYTE
+from inopt.handlers.directory import readdir_reply
 from inopt.handlers.failures import fail
-from inopt.handlers.serve import GIVES, Context, Serve, operations, undo
+from inopt.handlers.serve import GIVES, LOOKS_UP, Context, Serve, operations, undo
+from inopt.handlers.serve.locks import OPERATIONS
 from inopt.handlers.types import (
     AnsweredAttributes,
     EntryAttributes,
     FileInfo,
+    Lock,
+    PollHandle,
     RequestContext,
     StatvfsData,
     entry_of,
+    lock_of,
     setattr_of,
 )
 from inopt.ops import Op
@@ -37,6 +43,7 @@ from inopt.wire.directory import DOTS
 
 LARGEST_XATTR: Final = 64 << 10
 _PAGE: Final = 32 << 10
+_EVENTS: Final = 0xFFFF
 
 
 class Request(NamedTuple):
@@ -54,7 +61,7 @@ class Request(NamedTuple):
     def take_back(self, context: Context) -> None:
         """The request fails: what was looked up or opened for it, the kernel is not told of."""
         for payload in self.made:
-            undo(context, self.header.opcode, payload)
+            undo(context, self.header.opcode, payload, lent=True)
 
 
 current: Final[ContextVar[Request | None]] = ContextVar("inopt_request", default=None)
@@ -84,8 +91,11 @@ class Daemon:
         else:
             with self.context.tree.descriptors.use():
                 payload = serve(header, body) or b""
-        if request is not None and opcode in GIVES and opcode == request.header.opcode:
-            request.made.append(payload)
+        if opcode in GIVES:
+            if opcode in LOOKS_UP:
+                self.context.tree.table.lend((_nodeid_in(payload),))
+            if request is not None and opcode == request.header.opcode:
+                request.made.append(payload)
         return payload
 
     def function(self, header: Header, _body: Any) -> Serve:
@@ -134,13 +144,13 @@ class Daemon:
         return self._entry(self._call(Op.LOOKUP, parent_inode, bodies.Lookup(name), ctx))
 
     def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
-        """FORGET: take lookups back."""
+        """FORGET: give lookups back that handlers have made; those of the kernel stay."""
         request = current.get()
         made = request.made if request is not None else []
         for inode, count in inode_list:
             for payload in [each for each in made if _nodeid_in(each) == inode][:count]:
                 made.remove(payload)
-            self.context.tree.forget(inode, count)
+            self.context.tree.give_back(inode, count)
 
     def mknod(
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
@@ -279,6 +289,44 @@ class Daemon:
         body = bodies.Ioctl(fh, flags, command, 0, len(data), output_size, memoryview(data))
         return self._call(Op.IOCTL, inode, body)[16:]
 
+    def poll(
+        self,
+        inode: int,
+        fh: int,
+        poll_handle: PollHandle | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> int:
+        """POLL: a regular file is always ready."""
+        del poll_handle
+        body = bodies.Poll(fh, 0, 0, _EVENTS)
+        return int.from_bytes(self._call(Op.POLL, inode, body, ctx)[:4], "little")
+
+    # --- locks ---------------------------------------------------------------------------------
+
+    def getlk(self, fh: int, lock: Lock, ctx: pyfuse3.RequestContext) -> Lock | None:
+        """GETLK: a lock that keeps the caller from getting *lock*, on the backing file."""
+        body = bodies.Lock(fh, lock.owner, lock.start, lock.end, lock.type, lock.pid, 0)
+        payload = self._call(Op.GETLK, self._nodeid_of(fh), body, ctx)
+        found = kernel_replies.decode_lock(payload)
+        if found.type == fcntl.F_UNLCK:
+            return None
+        return lock_of(bodies.Lock(fh, 0, found.start, found.end, found.type, found.pid, 0))
+
+    def setlk(self, fh: int, lock: Lock, wait: bool, ctx: pyfuse3.RequestContext) -> None:
+        """SETLK on the backing file; ``EAGAIN`` if the lock is taken, whether or not to *wait*."""
+        del wait  # the session does, when it gets that answer
+        body = bodies.Lock(fh, lock.owner, lock.start, lock.end, lock.type, lock.pid, 0)
+        self._call(Op.SETLK, self._nodeid_of(fh), body, ctx)
+
+    def flock(self, fh: int, operation: int, ctx: pyfuse3.RequestContext) -> None:
+        """flock(2) on the backing file; ``EAGAIN`` if the lock is taken, with LOCK_NB or not."""
+        kinds = {wanted: kind for kind, wanted in OPERATIONS.items()}
+        kind = kinds.get(operation & ~fcntl.LOCK_NB)
+        if kind is None:
+            fail(errno.EINVAL)
+        body = bodies.Lock(fh, 0, 0, LAST_BYTE, kind, ctx.pid, uapi.LOCK_FLOCK)
+        self._call(Op.SETLK, self._nodeid_of(fh), body, ctx)
+
     # --- attributes ----------------------------------------------------------------------------
 
     def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> EntryAttributes:
@@ -332,7 +380,8 @@ class Daemon:
     def entries(self, fh: int, start_id: int) -> Iterator[tuple[bytes, EntryAttributes, int]]:
         """The entries of an open directory from *start_id* on: name, attributes, next id.
 
-        Each entry but the dots counts a lookup: give those back that you do not pass on.
+        Each entry but the dots counts a lookup. `readdir_reply` takes it over where it returns
+        True; give back the others.
         """
         directory = self.context.directories.get(fh)
         nodeid, offset = directory.inode.nodeid, start_id
@@ -341,6 +390,7 @@ class Daemon:
             page = kernel_replies.decode_dirents_plus(self._call(Op.READDIRPLUS, nodeid, body))
             if not page:
                 return
+            self.context.tree.table.lend(plus.entry.nodeid for plus in page)
             taken = 0
             try:
                 for plus in page:
@@ -366,8 +416,6 @@ class Daemon:
                 if is_lookup:
                     self.forget([(attributes.st_ino, 1)])
                 return
-            if is_lookup and isinstance(token, ReaddirToken) and not token.plus:
-                self.forget([(attributes.st_ino, 1)])
 
     def releasedir(self, fh: int) -> None:
         """RELEASEDIR."""

@@ -39,7 +39,8 @@ class ReaddirToken(pyfuse3.ReaddirToken):
 def readdir_reply(token: Any, name: bytes, attr: EntryAttributes, next_id: int) -> bool:
     """Add an entry to a listing; returns False, and adds nothing, if there is no room for it.
 
-    Each entry that is added counts one lookup, except for the dots.
+    Each entry that is added takes over a lookup of it, except for the dots: the kernel's, or
+    given back where the listing is one of names alone.
     """
     if not isinstance(token, ReaddirToken):
         return bool(_stock(token, name, attr, next_id))

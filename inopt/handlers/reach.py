@@ -73,6 +73,10 @@ class Backing:
         validity = self._context.validity_of(found, attributes)
         return entry_of(attributes, validity, found.nodeid, found.generation)
 
+    def number(self, inode: int) -> int:
+        """The inode number that programs see: ``st_ino`` of the mount, mostly the inode itself."""
+        return self._inode(inode).number
+
     def getxattr(self, inode: int, name: str) -> bytes | None:
         """The value of an extended attribute, None if there is none."""
         with self._use():
@@ -125,7 +129,8 @@ class RequestInfo(msgspec.Struct, frozen=True):
 
     ``inode`` is the one it names first (for names, the directory). ``page_cache``: a READ is to
     fill the kernel's page cache, which all openers share, or a WRITE comes from it; else it is for
-    the one caller alone. ``appends``: a WRITE of an open that appends.
+    the one caller alone. ``appends``: a WRITE of an open that appends. ``events``: of poll(2),
+    that somebody waits for. ``lock_owner``: a `Lock.owner`, whose locks end with this FLUSH.
     """
 
     opcode: Op
@@ -135,18 +140,33 @@ class RequestInfo(msgspec.Struct, frozen=True):
     pid: int
     page_cache: bool = False
     appends: bool = False
+    events: int = 0
+    lock_owner: int = 0
 
 
 def _info_of(request: Request) -> RequestInfo:
     header, body = request.header, request.body
     page_cache = appends = False
+    events = lock_owner = 0
     if isinstance(body, bodies.Read):
         page_cache = not body.read_flags & uapi.READ_LOCKOWNER
     elif isinstance(body, bodies.Write):
         page_cache = bool(body.write_flags & uapi.WRITE_CACHE)
         appends = bool(body.flags & os.O_APPEND)
+    elif isinstance(body, bodies.Poll):
+        events = body.events
+    elif isinstance(body, bodies.Flush):
+        lock_owner = body.lock_owner
     return RequestInfo(
-        Op(header.opcode), header.nodeid, header.uid, header.gid, header.pid, page_cache, appends
+        Op(header.opcode),
+        header.nodeid,
+        header.uid,
+        header.gid,
+        header.pid,
+        page_cache,
+        appends,
+        events,
+        lock_owner,
     )
 
 

@@ -5,52 +5,59 @@ from __future__ import annotations
 import errno
 import inspect
 import os
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from threading import get_ident
 from typing import Any, Final
 
 import pyfuse3
 
-from inopt.handlers.adapt import CALLS, Call, errno_of
+from inopt.handlers.adapt import CALLS, FLOCK, METHODS, Call, errno_of
 from inopt.handlers.answers import Answers, MisuseError
 from inopt.handlers.base import Handlers
 from inopt.handlers.daemon import Request, current
 from inopt.handlers.serve import Serve
 from inopt.handlers.tasks import Guard, Job, Tasks
+from inopt.handlers.types import Waker
 from inopt.ops import OPCODE_LIMIT, Op, op_name
+from inopt.policy.words import Part
 from inopt.wire.bodies import Header
 
 _BASES: Final = (Handlers, pyfuse3.Operations, object)
+_SLOTS: Final = {
+    name: frozenset[int](op for op, call in CALLS.items() if call.method == name)
+    for name in METHODS - {FLOCK.method}
+} | {FLOCK.method: frozenset[int]({Part.FLOCK})}
+_OPCODES: Final = _SLOTS | {
+    FLOCK.method: frozenset[int]({Op.SETLK, Op.SETLKW}),
+    "forget": frozenset[int]({Op.FORGET, Op.BATCH_FORGET}),
+}
 
 
 def overridden(handler_class: type[pyfuse3.Operations]) -> frozenset[str]:
     """The names of the methods that a class, or one that it derives from, has of its own."""
-    found = set()
-    for call in {call.method for call in CALLS.values()}:
-        definer = next((c for c in handler_class.__mro__ if call in vars(c)), object)
-        if definer not in _BASES:
-            found.add(call)
-    return frozenset(found)
+    return frozenset(name for name in METHODS if overrides(handler_class, name))
 
 
-def served_by(handler_class: type[pyfuse3.Operations]) -> frozenset[Op]:
-    """The opcodes that the class's own methods serve."""
-    names = overridden(handler_class)
-    return frozenset(op for op, call in CALLS.items() if call.method in names)
+def overrides(handler_class: type[pyfuse3.Operations], name: str) -> bool:
+    """Whether a class, or one that it derives from, has a method of its own."""
+    definer = next((each for each in handler_class.__mro__ if name in vars(each)), object)
+    return definer not in _BASES
 
 
-def methods_of(handler_class: type[pyfuse3.Operations]) -> dict[str, frozenset[Op]]:
-    """The methods that a class overrides for its policy, with the opcodes that they serve.
+def served_by(handler_class: type[pyfuse3.Operations]) -> frozenset[int]:
+    """The slots that the class's own methods serve: opcodes, and flock(2)."""
+    return frozenset(slot for name in overridden(handler_class) for slot in _SLOTS[name])
+
+
+def methods_of(handler_class: type[pyfuse3.Operations]) -> dict[str, frozenset[int]]:
+    """The methods that a class overrides for its policy, with the slots that they serve.
 
     None of a filesystem of its own, and of a class that is for any policy.
     """
     if not issubclass(handler_class, Handlers) or handler_class.for_any_policy:
         return {}
-    return {
-        name: frozenset(op for op, call in CALLS.items() if call.method == name)
-        for name in sorted(overridden(handler_class))
-    }
+    return {name: _SLOTS[name] for name in sorted(overridden(handler_class))}
 
 
 def handler_table(
@@ -58,11 +65,13 @@ def handler_table(
 ) -> list[Serve | None]:
     """The functions by opcode; None for what the class leaves to the daemon."""
     table: list[Serve | None] = [None] * OPCODE_LIMIT
-    for op in served_by(type(handlers)):
-        call = CALLS[op]
-        method = getattr(handlers, call.method)
-        run = _later if inspect.iscoroutinefunction(method) else _now
-        table[op] = partial(run, method, call, answers, tasks)
+    names = overridden(type(handlers))
+    for op, call in CALLS.items():
+        if call.method in names:
+            method = getattr(handlers, call.method)
+            if op == Op.POLL:
+                method = _with_waker(method, answers.context.tell)
+            table[op] = function_of(method, call, answers, tasks)
     return table
 
 
@@ -84,6 +93,34 @@ def split(table: Sequence[Serve | None]) -> tuple[frozenset[int], frozenset[int]
         frozenset(opcode for opcode, serve in served if is_async(serve)),
         frozenset(opcode for opcode, serve in served if not is_async(serve)),
     )
+
+
+def split_methods(handlers: pyfuse3.Operations) -> tuple[frozenset[int], frozenset[int]]:
+    """The opcodes that handlers serve by async methods, and by plain ones."""
+    found: tuple[set[int], set[int]] = (set(), set())
+    for name, opcodes in _OPCODES.items():
+        if overrides(type(handlers), name):
+            is_plain = not inspect.iscoroutinefunction(getattr(handlers, name))
+            found[is_plain].update(opcodes)
+    return frozenset(found[0]), frozenset(found[1])
+
+
+def function_of(method: Callable[..., Any], call: Call, answers: Answers, tasks: Tasks) -> Serve:
+    """The function that serves requests by *method*, as *call* says."""
+    run = _later if inspect.iscoroutinefunction(method) else _now
+    return partial(run, method, call, answers, tasks)
+
+
+def _with_waker(method: Callable[..., Any], tell: Callable[[bytes], None]) -> Callable[..., Any]:
+    """`poll` with what wakes those who wait, in place of the kernel's number for them."""
+
+    def poll(inode: int, fh: int, number: int | None, ctx: pyfuse3.RequestContext) -> Any:
+        return method(inode, fh, None if number is None else Waker(number, tell), ctx)
+
+    async def poll_later(*arguments: Any) -> Any:
+        return await poll(*arguments)
+
+    return poll_later if inspect.iscoroutinefunction(method) else poll
 
 
 def _now(

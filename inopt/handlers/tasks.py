@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, Protocol
@@ -18,10 +19,12 @@ import trio
 
 from inopt.handlers.adapt import errno_of
 from inopt.handlers.daemon import Request, current
-from inopt.ops import op_name
+from inopt.ops import Op, op_name
 from inopt.wire.bodies import Header
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
+
+_EARLY: Final = 64
 
 
 class Replies(Protocol):
@@ -86,6 +89,8 @@ class Tasks:
         self.timeout = timeout
         self._token = trio.lowlevel.current_trio_token()
         self._pending: dict[int, _Pending] = {}
+        # Interrupts of requests that are not tasks: some become one a moment later.
+        self._early: deque[int] = deque(maxlen=_EARLY)
         self.replies: Replies | None = None
         self.lead: Lead | None = None
         if timeout is not None:
@@ -120,7 +125,9 @@ class Tasks:
 
     def _cancel(self, unique: int) -> None:
         pending = self._pending.get(unique)
-        if pending is not None and pending.scope is not None:
+        if pending is None or pending.scope is None:
+            self._early.append(unique)
+        else:
             pending.scope.cancel()
 
     def spawn(self, job: Job) -> None:
@@ -129,6 +136,8 @@ class Tasks:
 
     async def _run_alone(self, job: Job) -> None:
         with trio.CancelScope() as scope:
+            if job.request.header.unique in self._early:
+                scope.cancel()
             await self.run(job, scope)
 
     async def run(self, job: Job, scope: trio.CancelScope) -> None:
@@ -170,7 +179,8 @@ class Tasks:
             await trio.sleep(seconds / 4)
             now = time.monotonic()
             for pending in list(self._pending.values()):
-                if now - pending.told < seconds:
+                # Who waits for a lock may do so for long.
+                if now - pending.told < seconds or pending.header.opcode == Op.SETLKW:
                     continue
                 pending.told = now
                 _log.warning(

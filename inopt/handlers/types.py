@@ -12,16 +12,19 @@ from collections.abc import Callable
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, Self, TypeVar
 
+import msgspec
 import pyfuse3
 from pyfuse3 import EntryAttributes as EntryAttributes
 from pyfuse3 import FileInfo as PlainFileInfo
 from pyfuse3 import StatvfsData as StatvfsData
 
-from inopt.wire import uapi
+from inopt.backing.locks import LAST_BYTE, Range
+from inopt.wire import bodies, notifications, uapi
 from inopt.wire.bodies import Header, Setattr
 from inopt.wire.replies import Attributes, Validity
 
 if TYPE_CHECKING:
+    from pyfuse3 import PollHandle as PollHandle
 
     class FUSEError(Exception):
         """Answers the request with an errno; pyfuse3's own, which some checkers cannot read."""
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 else:
     from pyfuse3 import FUSEError as FUSEError
+
+    PollHandle = getattr(pyfuse3, "PollHandle", object)  # pyfuse3 3.5
 
 _SECOND: Final = 1_000_000_000
 Parameters = ParamSpec("Parameters")
@@ -76,6 +81,53 @@ class SetattrFields(pyfuse3.SetattrFields):
     def __init__(self, *names: str) -> None:
         for name in self.__slots__:
             object.__setattr__(self, name, name in names)
+
+
+class Lock(msgspec.Struct, frozen=True):
+    """A lock on a range of bytes, as fcntl(2) has it.
+
+    ``type``: ``F_RDLCK``, ``F_WRLCK``, or ``F_UNLCK`` to give it back. ``start``: the first byte.
+    ``length``: in bytes, 0 for all up to the end, however long the file becomes. ``pid``: the
+    process that has it, or asks for it. ``owner``: a number; locks of one owner do not exclude
+    each other. It is the process's (all its locks on a file go when it closes the file), or the
+    open file's, for ``F_OFD_SETLK``; 0 where it is not told.
+    """
+
+    type: int
+    start: int
+    length: int
+    pid: int
+    owner: int
+
+    @property
+    def end(self) -> int:
+        """The last byte."""
+        return self.start + self.length - 1 if self.length else LAST_BYTE
+
+    def excludes(self, other: Lock) -> bool:
+        """Whether two owners cannot have both: they overlap, and one is for writing."""
+        mine, others = (Range(each.type, each.start, each.end) for each in (self, other))
+        return self.owner != other.owner and mine.excludes(others)
+
+
+def lock_of(body: bodies.Lock) -> Lock:
+    """What a request for a lock says."""
+    length = 0 if body.end == LAST_BYTE else body.end - body.start + 1
+    return Lock(body.type, body.start, length, body.pid, body.owner)
+
+
+class Waker(PollHandle):
+    """By which those who poll an open file can be woken; *number* is the kernel's."""
+
+    __slots__ = ("_number", "_tell")
+
+    def __init__(self, number: int, tell: Callable[[bytes], None]) -> None:
+        self._number = number
+        self._tell = tell
+
+    def notify(self) -> None:
+        """Wake them: the kernel then asks again what is ready. By any thread, at any time."""
+        self._tell(notifications.poll(self._number))
 
 
 class FileInfo(PlainFileInfo):

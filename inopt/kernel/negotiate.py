@@ -55,7 +55,9 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     filesystems the mount becomes part of, and 2 lets an overlayfs be the backing tree.
     ``export``: lookups of ``.`` work. ``like_libfuse``: for a filesystem that knows nothing of the
     newer duties (removing set-id bits, applying the umask). ``cache_symlinks``: everybody may
-    know a link's target. ``abi`` names a dialect, None for the best there is.
+    know a link's target. ``abi`` names a dialect, None for the best there is. ``posix_locks``,
+    ``flock_locks``: locks of that kind come as requests, else the kernel keeps them by itself, for
+    the mount alone.
     """
 
     tier: Tier | None = None
@@ -66,6 +68,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     export: bool = True
     like_libfuse: bool = False
     cache_symlinks: bool = True
+    posix_locks: bool = False
+    flock_locks: bool = False
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +122,10 @@ def terms_in(dialect: Dialect, offer: Init, wishes: Wishes) -> Terms:
         asked |= InitFlag.EXPORT_SUPPORT
     if wishes.like_libfuse:
         asked &= ~_NOT_OF_LIBFUSE
+    if wishes.posix_locks:
+        asked |= InitFlag.POSIX_LOCKS
+    if wishes.flock_locks:
+        asked |= InitFlag.FLOCK_LOCKS
     if not wishes.cache_symlinks:
         asked &= ~InitFlag.CACHE_SYMLINKS
     if wishes.writeback_cache and dialect.tier is Tier.NONE:

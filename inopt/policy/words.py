@@ -1,8 +1,8 @@
 """The words that policies use for operations, and the slots of a plan that each word covers.
 
 A slot is what one decision is made for: an opcode, or a part of one (SETATTR changes mode, owner,
-size and times; a WRITE appends or overwrites). A word covers every slot by which the operation
-can be reached, so that what it denies cannot be had by another opcode.
+size and times; a WRITE appends or overwrites; flock(2) comes as SETLK). A word covers every slot by
+which the operation can be reached, so that what it denies cannot be had by another opcode.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Final
 
 from inopt.ops import GROUPS, OPCODE_LIMIT, Op
 
-SLOT_LIMIT: Final = OPCODE_LIMIT + 7
+SLOT_LIMIT: Final = OPCODE_LIMIT + 8
 """Size of a table indexed by slot."""
 
 
 class Part(IntEnum):
-    """The slots that are no opcodes: parts of SETATTR, IOCTL, WRITE, and mmap(2)."""
+    """The slots that are no opcodes: parts of SETATTR, IOCTL, WRITE, SETLK, and mmap(2)."""
 
     CHMOD = OPCODE_LIMIT
     CHOWN = OPCODE_LIMIT + 1
@@ -28,12 +28,16 @@ class Part(IntEnum):
     CHATTR = OPCODE_LIMIT + 4  # inode flags and project ids, by ioctl(2)
     OVERWRITE = OPCODE_LIMIT + 5  # writes of bytes that are there already
     MMAP = OPCODE_LIMIT + 6  # shared mappings
+    FLOCK = OPCODE_LIMIT + 7  # locks of whole files, by flock(2)
 
 
 SETATTR_PARTS: Final = frozenset({Part.CHMOD, Part.CHOWN, Part.TRUNCATE, Part.UTIMENS, Part.CHATTR})
 
 # What the kernel keeps to itself, or what ends something that was begun: no rule can change it.
 _KERNELS_OWN: Final = "the kernel does it by itself, the daemon is never asked"
+_UNLESS_HANDLED: Final = (
+    "the kernel does it by itself unless a handler serves it, and a handler can refuse it"
+)
 _ENDING: Final = "it ends what was begun earlier, and cannot be refused"
 _SESSION: Final = "it is about the session, not about a file"
 
@@ -52,21 +56,28 @@ NEVER_DENIED: Final[Mapping[int, str]] = MappingProxyType(
         Op.REMOVEMAPPING: _SESSION,
         Op.SYNCFS: _SESSION,
         Op.ACCESS: _KERNELS_OWN,
-        Op.GETLK: _KERNELS_OWN,
-        Op.SETLK: _KERNELS_OWN,
-        Op.SETLKW: _KERNELS_OWN,
+        Op.GETLK: _UNLESS_HANDLED,
+        Op.SETLK: _UNLESS_HANDLED,
+        Op.SETLKW: _UNLESS_HANDLED,
         Op.BMAP: _KERNELS_OWN,
-        Op.POLL: _KERNELS_OWN,
+        Op.POLL: _UNLESS_HANDLED,
+        Part.FLOCK: _UNLESS_HANDLED,
     }
 )
 """Slots that no rule can deny, and why."""
 
+_LOCKS: Final = frozenset[int]({Op.GETLK, Op.SETLK, Op.SETLKW, Part.FLOCK})
+
+KERNELS_UNLESS_HANDLED: Final = _LOCKS | {Op.POLL}
+"""Slots of which the daemon only hears if the handler class overrides their methods."""
+
+_ONLY_HANDLED: Final = KERNELS_UNLESS_HANDLED | {Op.RELEASE, Op.RELEASEDIR, Op.FLUSH}
+
 NEVER_HANDLED: Final[Mapping[int, str]] = MappingProxyType(
-    {
-        slot: reason
-        for slot, reason in NEVER_DENIED.items()
-        if slot not in (Op.RELEASE, Op.RELEASEDIR, Op.FLUSH)
-    }
+    {slot: reason for slot, reason in NEVER_DENIED.items() if slot not in _ONLY_HANDLED}
+    | dict.fromkeys(
+        (Op.FORGET, Op.BATCH_FORGET), "a class that overrides 'forget' is told of all, by no rule"
+    )
     | {
         Part.MMAP: "a mapping is made of reads and writes: handle those",
         Part.OVERWRITE: "it is a kind of write: handle 'write'",
@@ -84,6 +95,7 @@ _WIDER: Final[dict[str, frozenset[int]]] = {
     "rename": frozenset({Op.RENAME, Op.RENAME2}),
     "create": frozenset({Op.CREATE, Op.TMPFILE}),
     "copy_file_range": frozenset({Op.COPY_FILE_RANGE, Op.COPY_FILE_RANGE_64}),
+    "setlk": frozenset({Op.SETLK, Op.SETLKW}),
 }
 _GROUPS: Final[dict[str, frozenset[int]]] = {
     "read": frozenset(GROUPS["read"]),
@@ -91,7 +103,7 @@ _GROUPS: Final[dict[str, frozenset[int]]] = {
     "metadata": frozenset[int](GROUPS["metadata"] - {Op.SETATTR}) | _SETATTR,
     "namespace": frozenset(GROUPS["namespace"]),
     "xattr": frozenset(GROUPS["xattr"]),
-    "locks": frozenset(GROUPS["locks"]),
+    "locks": _LOCKS,
     "all": frozenset[int](GROUPS["all"] - {Op.SETATTR}) | frozenset(Part),
 }
 

@@ -7,6 +7,7 @@ import inspect
 import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
 from typing import Any, Final
 
 import pyfuse3
@@ -17,14 +18,14 @@ from inopt.backing.attach import Attachments
 from inopt.backing.examine import examine
 from inopt.backing.tree import Tree
 from inopt.exceptions import InoptError, UsageError
-from inopt.handlers.adapt import CALLS, errno_of
+from inopt.handlers.adapt import METHODS, errno_of
 from inopt.handlers.answers import MisuseError
 from inopt.handlers.base import Handlers
 from inopt.handlers.daemon import Daemon
 from inopt.handlers.gates import Gate, gates
 from inopt.handlers.placement import Placement
 from inopt.handlers.reach import Backing, SessionReach
-from inopt.handlers.running import served_by
+from inopt.handlers.running import methods_of, overridden, overrides, served_by
 from inopt.handlers.serve import Context, Serve
 from inopt.handlers.types import EntryAttributes, FileInfo
 from inopt.kernel.device import Device
@@ -49,7 +50,7 @@ _KINDS: Final[dict[str, type]] = {
         pyfuse3.EntryAttributes,
     ),
     **dict.fromkeys(("readlink", "read", "getxattr"), bytes),
-    **dict.fromkeys(("opendir", "write"), int),
+    **dict.fromkeys(("opendir", "write", "poll"), int),
     "open": pyfuse3.FileInfo,
     "create": tuple,
     "statfs": pyfuse3.StatvfsData,
@@ -59,6 +60,10 @@ _KINDS: Final[dict[str, type]] = {
 
 class _HandledError(Exception):
     """The policy gives the operation to the user's handler."""
+
+
+# The inodes that a handler is told of being forgotten, while it is told.
+_forgotten: Final[ContextVar[frozenset[int]]] = ContextVar("inopt_forgotten", default=frozenset())
 
 
 class OpenersDaemon(Daemon):
@@ -72,6 +77,11 @@ class OpenersDaemon(Daemon):
     def _attributes_in(self, payload: bytes, nodeid: int) -> EntryAttributes:
         """The attributes in a reply."""
         return self._unpack(payload, nodeid)
+
+    def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """Give back lookups; those that the kernel is just giving back are no handler's affair."""
+        told = _forgotten.get()
+        super().forget([(inode, count) for inode, count in inode_list if inode not in told])
 
     def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> FileInfo:
         """OPEN."""
@@ -108,7 +118,8 @@ class GatedDaemon(OpenersDaemon):
         super().__init__(context)
         handlers: list[Serve | None] = [None] * OPCODE_LIMIT
         for opcode in handled:
-            handlers[opcode] = _raise_handled
+            if opcode < OPCODE_LIMIT:  # no part of one
+                handlers[opcode] = _raise_handled
         self._gates: list[Gate | None] = gates(context, self._table, handlers)
 
     def function(self, header: Header, body: Any) -> Serve:
@@ -139,9 +150,31 @@ class Elsewhere(pyfuse3.Operations):
         self.enable_writeback_cache = writeback_cache
         self._gated = gated
         self._handlers = handlers
-        for name in {call.method for call in CALLS.values()} | {"forget"}:
+        names = set(METHODS)
+        if handlers is None or not overrides(type(handlers), "poll"):
+            names.discard("poll")  # pyfuse3's own ends all asking
+        for name in names:
             if hasattr(pyfuse3.Operations, name):
                 setattr(self, name, self._method(name))
+        self._has_failed_to_forget = False
+
+    async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
+        """The kernel drops lookups: handlers are told, then they go."""
+        handlers = self._handlers
+        if handlers is not None and overrides(type(handlers), "forget"):
+            token = _forgotten.set(frozenset(inode for inode, _ in inode_list))
+            try:
+                told: Any = handlers.forget(list(inode_list))
+                if inspect.isawaitable(told):
+                    await told
+            except Exception:
+                if not self._has_failed_to_forget:
+                    self._has_failed_to_forget = True
+                    _log.exception("forget failed; further failures are not logged")
+            finally:
+                _forgotten.reset(token)
+        for inode, count in inode_list:
+            self._gated.context.tree.forget(inode, count)
 
     def _method(self, name: str) -> Callable[..., Any]:
         serve = getattr(self._gated, name)
@@ -202,6 +235,7 @@ def serve_on_pyfuse3(settings: Settings, ready: Callable[[], None] = lambda: Non
     context = _context(tree, prepared, settings)
     try:
         served = served_by(prepared.handler_class) if prepared.handler_class else frozenset()
+        _warn_of_missing(prepared)
         own = handlers if isinstance(handlers, Handlers) else None
         if own is not None:
             own.daemon = OpenersDaemon(context)
@@ -216,6 +250,22 @@ def serve_on_pyfuse3(settings: Settings, ready: Callable[[], None] = lambda: Non
         _serve(elsewhere, settings, ready, own)
     finally:
         context.close()
+
+
+def _warn_of_missing(prepared: Prepared) -> None:
+    """Tell of methods that pyfuse3 has no words for: they are never called."""
+    handler_class = prepared.handler_class
+    if handler_class is None or not methods_of(handler_class):
+        return
+    missing = sorted(
+        name for name in overridden(handler_class) if not hasattr(pyfuse3.Operations, name)
+    )
+    if missing:
+        _log.warning(
+            "pyfuse3 never asks for what the handlers override",
+            methods=missing,
+            served_by="the kernel, or nobody: see docs/handlers.md",
+        )
 
 
 def run_pyfuse3(

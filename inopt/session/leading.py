@@ -70,9 +70,12 @@ class Leader:
         self._is_settled = True
         self._served_before = 0
 
-    def serves(self, opcodes: frozenset[int]) -> None:
-        """From now on these opcodes are for handlers that are async, or quickly answered."""
-        self.opcodes = opcodes | _OF_TASKS
+    def serves(self, opcodes: frozenset[int], plain: frozenset[int]) -> None:
+        """From now on these opcodes are for handlers that are async, or quickly answered.
+
+        But not those that *plain* methods serve, which may take their time.
+        """
+        self.opcodes = (opcodes | _OF_TASKS) - plain
 
     # --- called by reader threads and the watch ------------------------------------------------
 

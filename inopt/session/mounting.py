@@ -21,15 +21,17 @@ from inopt.backing.descriptors import SMALLEST_BUDGET
 from inopt.backing.examine import examine
 from inopt.backing.filesystems import has_number
 from inopt.backing.inodes import Inode
+from inopt.backing.locks import Locks
 from inopt.backing.tree import Tree
 from inopt.exceptions import UsageError
 from inopt.handlers.placement import Placement
+from inopt.handlers.running import overridden
 from inopt.handlers.serve import Context
 from inopt.kernel import mounts
 from inopt.kernel.abilities import Abilities, needs_probe
 from inopt.kernel.device import Device
 from inopt.kernel.dialects import Tier
-from inopt.kernel.negotiate import Wishes, check_wishes, negotiate
+from inopt.kernel.negotiate import Terms, Wishes, check_wishes, negotiate
 from inopt.kernel.probe import read_init
 from inopt.ops import Op, OpsMask
 from inopt.session import places
@@ -89,6 +91,7 @@ def wishes_for(settings: Settings, source: str, prepared: Prepared) -> Wishes:
             f"{settings.policy.path}: requires tier '{required.label}', but '{tier.label}' was "
             "asked for: leave --tier (and INOPT_NO_BYPASS) out, or use another policy"
         )
+    methods = overridden(prepared.handler_class) if prepared.handler_class else frozenset()
     wishes = Wishes(
         tier=tier,
         abi=settings.abi if tier is not Tier.NONE else None,
@@ -96,6 +99,8 @@ def wishes_for(settings: Settings, source: str, prepared: Prepared) -> Wishes:
         writeback_cache=settings.options.writeback_cache,
         max_stack_depth=settings.options.max_stack_depth,
         cache_symlinks=Op.READLINK not in prepared.rules.touched,
+        posix_locks=not methods.isdisjoint(("getlk", "setlk")),
+        flock_locks="flock" in methods,
     )
     check_wishes(wishes)
     return wishes
@@ -263,16 +268,24 @@ def begin(
         attachments,
         dialect,
         settings.policy.policy.cache,
-        lambda nodeid: _invalidate_attributes(device, nodeid),
+        lambda nodeid: _tell(device, notifications.invalidate_inode(nodeid, -1, 0)),
+        tell=lambda message: _tell(device, message),
+        locks=_locks_for(tree, terms),
         open_flags=settings.options.open_flags,
         reads_back=terms.has(InitFlag.WRITEBACK_CACHE),
     )
     return Session(settings, mountpoint, device, context, terms, prepared)
 
 
-def _invalidate_attributes(device: Device, nodeid: int) -> None:
-    with suppress(OSError):
-        device.notify(notifications.invalidate_inode(nodeid, -1, 0))
+def _tell(device: Device, message: bytes) -> None:
+    with suppress(OSError):  # ENOENT: the kernel does not know it any more; or all has ended
+        device.notify(message)
+
+
+def _locks_for(tree: Tree, terms: Terms) -> Locks | None:
+    """The locks that the kernel does not keep by itself, None if it keeps all."""
+    posix, flock = terms.has(InitFlag.POSIX_LOCKS), terms.has(InitFlag.FLOCK_LOCKS)
+    return Locks(tree, posix=posix, flock=flock) if posix or flock else None
 
 
 def _open_tree(source: str, budget: int) -> Tree:

@@ -17,16 +17,25 @@ from inopt.exceptions import UsageError
 from inopt.handlers.answers import Answers
 from inopt.handlers.base import Handlers
 from inopt.handlers.daemon import Daemon
+from inopt.handlers.forgetting import Forgetting
 from inopt.handlers.gates import Gate, gates
 from inopt.handlers.load import load_handlers
+from inopt.handlers.locking import Locking
 from inopt.handlers.reach import Backing, SessionReach
-from inopt.handlers.running import handler_table, methods_of, served_by, split
+from inopt.handlers.running import (
+    handler_table,
+    methods_of,
+    overrides,
+    served_by,
+    split,
+    split_methods,
+)
 from inopt.handlers.serve import Context, Serve, operations
 from inopt.handlers.stock import stock_table
 from inopt.handlers.tasks import Tasks
 from inopt.kernel.dialects import Tier
 from inopt.kernel.negotiate import Terms
-from inopt.ops import OPCODE_LIMIT, Op
+from inopt.ops import OPCODE_LIMIT, Op, OpsMask
 from inopt.policy.compiled import CompiledPolicy
 from inopt.policy.linting.findings import Finding, Level
 from inopt.policy.linting.linter import lint
@@ -88,11 +97,12 @@ def prepare(loaded: Loaded, settings: Settings) -> Prepared:
 
 def compile_for(prepared: Prepared, terms: Terms) -> CompiledPolicy:
     """The policy for what kernel and daemon have agreed on."""
-    return CompiledPolicy(
-        prepared.rules,
-        reads_and_writes=terms.tier >= Tier.RW,
-        kernel=terms.dialect.accepts,
-    )
+    kernel = terms.dialect.accepts
+    by_handle = terms.has(InitFlag.POSIX_LOCKS) or terms.has(InitFlag.FLOCK_LOCKS)
+    if by_handle or _has_method(prepared, "poll"):
+        # They come with the handle that OPEN has been answered with, and end with its RELEASE.
+        kernel -= OpsMask.of(Op.OPEN)
+    return CompiledPolicy(prepared.rules, reads_and_writes=terms.tier >= Tier.RW, kernel=kernel)
 
 
 def require_case(prepared: Prepared, tree: Tree, source: str) -> None:
@@ -151,6 +161,20 @@ def require_tier(loaded: Loaded, terms: Terms) -> None:
         )
 
 
+# What the kernel is told once that it need not ask for.
+_TOLD_AT_MOUNT: Final = {
+    "locks (getlk, setlk)": ("getlk", "setlk"),
+    "locks (flock)": ("flock",),
+    "poll": ("poll",),
+}
+
+
+def _has_method(prepared: Prepared, *names: str) -> bool:
+    """Whether the handler class overrides one of these."""
+    handler_class = prepared.handler_class
+    return handler_class is not None and any(overrides(handler_class, name) for name in names)
+
+
 def is_stock(prepared: Prepared) -> bool:
     """Whether the handlers are a filesystem of their own, written for pyfuse3."""
     handler_class = prepared.handler_class
@@ -173,6 +197,8 @@ class Policing:
         self.handlers: pyfuse3.Operations | None = None
         # The opcodes of which async methods serve some, and of which plain ones do.
         self.served_by: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
+        self._first = prepared
+        self._locking: Locking | None = None
 
     async def start(self) -> None:
         """Make the handlers and let them begin."""
@@ -181,9 +207,13 @@ class Policing:
             self.table[:] = stock_table(self.handlers, self._context, self._tasks)
             self.served_by = split(self.table)
             return
-        functions = self._functions(self.handlers)
-        self.gates = gates(self._context, self.table, functions)
-        self.served_by = split(functions)
+        if not _has_method(self.prepared, "poll"):
+            self.table[Op.POLL] = None  # ENOSYS: the kernel does not ask again
+        locks = self._context.locks
+        if locks is not None:
+            self._locking = Locking(locks, Answers(self._context), self._tasks)
+            self._locking.guard(self.table)
+        self.gates = self._gates(self.handlers, self._functions(self.handlers))
 
     async def stop(self) -> None:
         """Nothing will be asked any more."""
@@ -204,9 +234,24 @@ class Policing:
         return handlers
 
     def _functions(self, handlers: pyfuse3.Operations | None) -> list[Serve | None]:
-        if handlers is None:
-            return [None] * OPCODE_LIMIT
-        return handler_table(handlers, Answers(self._context), self._tasks)
+        table: list[Serve | None] = [None] * OPCODE_LIMIT
+        self.served_by = (frozenset(), frozenset())
+        if handlers is not None:
+            table = handler_table(handlers, Answers(self._context), self._tasks)
+            self.served_by = split_methods(handlers)
+        if self._locking is not None:
+            self._locking.adopt(table, handlers)
+        return table
+
+    def _gates(
+        self, handlers: pyfuse3.Operations | None, functions: list[Serve | None]
+    ) -> list[Gate | None]:
+        table = gates(self._context, self.table, functions)
+        if handlers is not None and overrides(type(handlers), "forget"):
+            # No policy decides about it.
+            forget = Forgetting(handlers, self._context, self._tasks).serve
+            table[Op.FORGET] = table[Op.BATCH_FORGET] = lambda _header, _body: forget
+        return table
 
     async def replace(self, prepared: Prepared, policy: CompiledPolicy) -> list[Gate | None]:
         """Go by another policy from now on; returns its gates. If this fails, nothing changes.
@@ -218,13 +263,18 @@ class Policing:
                 f"{prepared.loaded.path}: a filesystem written for pyfuse3 serves everything "
                 "itself: unmount, and mount again"
             )
+        for name, methods in _TOLD_AT_MOUNT.items():
+            if _has_method(prepared, *methods) and not _has_method(self._first, *methods):
+                raise UsageError(
+                    f"{prepared.loaded.path}: its handlers serve {name}, which the kernel does by "
+                    "itself since this mount was made: unmount, and mount again"
+                )
         earlier, handlers = self.handlers, self.handlers
         if prepared.handler_class is not self.prepared.handler_class:
             handlers = await self._make(prepared)
         functions = self._functions(handlers)
         self._context.placement.adopt(policy)
-        self.gates = gates(self._context, self.table, functions)
-        self.served_by = split(functions)
+        self.gates = self._gates(handlers, functions)
         self.prepared, self.handlers = prepared, handlers
         if isinstance(earlier, Handlers) and earlier is not handlers:
             await earlier.stopped()

@@ -118,7 +118,7 @@ class Session:
         if lead is not None:
             is_local = not self._context.tree.flushes_at_close
             waiting, plain = self._policing.served_by
-            lead.serves((waiting | QUICK if is_local else waiting) - plain)
+            lead.serves(waiting | QUICK if is_local else waiting, plain)
 
     def _watch_by(self, watch: Watch | None) -> None:
         """Tell the kernel from now on what *watch* notices."""

@@ -9,6 +9,7 @@ from typing import Final
 from inopt.ops import Op, OpsMask
 from inopt.session.session import Session
 from inopt.testing.capture import Captured
+from inopt.testing.lock_calls import LockCalls
 from inopt.testing.wire import LARGEST, Answer, Caller, Wire
 from inopt.wire import bodies, kernel_side, layouts, uapi
 from inopt.wire.attributes import encode_rdev
@@ -32,7 +33,7 @@ _PAGE: Final = 4096
 _NOW: Final = uapi.FATTR_ATIME_NOW | uapi.FATTR_MTIME_NOW
 
 
-class FakeKernel:
+class FakeKernel(LockCalls):
     """A kernel in memory: each method is one request, and nothing is cached or checked.
 
     An errno that is answered is raised as `OSError`. ``caller`` is who asks, `by` gives the same
@@ -184,9 +185,9 @@ class FakeKernel:
         body = bodies.Write(handle, offset, len(data), 0, 0, flags, memoryview(data))
         return int.from_bytes((await self.call(Op.WRITE, nodeid, body))[:4], "little")
 
-    async def flush(self, handle: int, *, nodeid: int) -> None:
-        """FLUSH."""
-        await self.call(Op.FLUSH, nodeid, bodies.Flush(handle, 0))
+    async def flush(self, handle: int, *, nodeid: int, lock_owner: int = 0) -> None:
+        """FLUSH: the locks of *lock_owner* on the file end."""
+        await self.call(Op.FLUSH, nodeid, bodies.Flush(handle, lock_owner))
 
     async def release(self, handle: int, *, nodeid: int) -> None:
         """RELEASE."""

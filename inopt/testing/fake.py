@@ -33,6 +33,8 @@ from inopt.wire.uapi import InitFlag
 # All that a kernel of today offers, except for large packets, and the bypass.
 OFFER: Final = int(
     InitFlag.ASYNC_READ
+    | InitFlag.POSIX_LOCKS
+    | InitFlag.FLOCK_LOCKS
     | InitFlag.ATOMIC_O_TRUNC
     | InitFlag.EXPORT_SUPPORT
     | InitFlag.BIG_WRITES

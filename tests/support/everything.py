@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from inopt import Handlers
-from inopt.handlers.adapt import CALLS
+from inopt.handlers import adapt
 
-METHODS: Final = tuple(sorted({call.method for call in CALLS.values()}))
+METHODS: Final = tuple(sorted(adapt.METHODS))
 
 
 class AsyncEverything(Handlers):
@@ -33,6 +33,6 @@ def _plain_method(name: str) -> Callable[..., Any]:
     return method
 
 
-for _name in METHODS:
+for _name in (*METHODS, "forget"):
     setattr(AsyncEverything, _name, _async_method(_name))
     setattr(PlainEverything, _name, _plain_method(_name))

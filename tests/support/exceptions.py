@@ -63,4 +63,10 @@ KNOWN: Final[dict[str, Exception_]] = {
         lambda _result: True,
         frozenset({"rw"}),
     ),
+    "lock-pid": Exception_(
+        "fs/fuse/file.c, convert_fuse_file_lock(), and fs/locks.c: of locks that the daemon keeps, "
+        "F_GETLK tells a process, and F_OFD_GETLK an open file (-1), whatever has them",
+        lambda result: isinstance(result, tuple) and abs(result[3]) == 1,
+        frozenset({"async", "plain", "locks"}),
+    ),
 }

@@ -22,11 +22,11 @@ def with_version(text: str) -> str:
     return "version: 1\n" + dedent(text).lstrip("\n")
 
 
-def findings_of(text: str, handled_by: frozenset[Op] | None = ALL_OPCODES) -> list[Finding]:
+def findings_of(text: str, handled_by: frozenset[int] | None = ALL_OPCODES) -> list[Finding]:
     return lint(rules_of(text), handled_by)
 
 
-def lines_of(text: str, code: str, handled_by: frozenset[Op] | None = ALL_OPCODES) -> list[int]:
+def lines_of(text: str, code: str, handled_by: frozenset[int] | None = ALL_OPCODES) -> list[int]:
     """The lines at which a code is found."""
     return [each.place.line for each in findings_of(text, handled_by) if each.code == code]
 

@@ -15,6 +15,7 @@ import subprocess
 from typing import Any, Final
 
 from support import rawcalls
+from support.lock_operations import LockOperations
 from support.name_operations import Names, Stat, status_of
 
 _OPEN_BITS: Final = os.O_APPEND | os.O_DIRECT | os.O_NONBLOCK | os.O_ACCMODE | os.O_NOATIME
@@ -277,5 +278,5 @@ class Maps(Files):
         child.wait()
 
 
-class Operations(Names, Maps):
+class Operations(Names, Maps, LockOperations):
     """All of them."""

@@ -6,7 +6,9 @@ Nothing here runs. `test_typing` checks it as a program outside of this reposito
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import select
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +24,8 @@ from inopt import (
     FUSEError,
     Handlers,
     InoptError,
+    Lock,
+    PollHandle,
     RequestContext,
     SessionReach,
     SetattrFields,
@@ -129,6 +133,22 @@ class Waits(Handlers):
     ) -> bytes:
         return await super().ioctl(inode, fh, command, flags, data, output_size)
 
+    async def poll(
+        self, inode: int, fh: int, poll_handle: PollHandle | None, ctx: RequestContext
+    ) -> int:
+        if poll_handle is not None:
+            poll_handle.notify()
+        return select.POLLIN & await super().poll(inode, fh, poll_handle, ctx)
+
+    async def getlk(self, fh: int, lock: Lock, ctx: RequestContext) -> Lock | None:
+        found = await super().getlk(fh, lock, ctx)
+        return found if found is None or found.excludes(lock) else None
+
+    async def setlk(self, fh: int, lock: Lock, wait: bool, ctx: RequestContext) -> None:
+        if lock.type == fcntl.F_WRLCK and lock.end > 1 << 40:
+            raise FUSEError(errno.ENOLCK)
+        await super().setlk(fh, lock, wait, ctx)
+
     async def setattr(
         self,
         inode: int,
@@ -172,6 +192,14 @@ class Plain(Handlers):
     @plain
     def read(self, fh: int, off: int, size: int) -> bytes:
         return self.daemon.read(fh, off, size)[::-1]
+
+    @plain
+    def setlk(self, fh: int, lock: Lock, wait: bool, ctx: RequestContext) -> None:
+        self.daemon.setlk(fh, lock, wait, ctx)
+
+    @plain
+    def flock(self, fh: int, operation: int, ctx: RequestContext) -> None:
+        self.daemon.flock(fh, operation, ctx)
 
     @plain
     def unlink(self, parent_inode: int, name: bytes, ctx: RequestContext) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import select
 import stat
 import threading
 import time
@@ -18,7 +20,7 @@ import trio
 from structlog.testing import LogCapture
 from support.everything import METHODS, AsyncEverything, PlainEverything
 
-from inopt import EntryAttributes, FileInfo, FUSEError, Handlers, UsageError
+from inopt import EntryAttributes, FileInfo, FUSEError, Handlers, Lock, UsageError
 from inopt.handlers.reach import SessionReach
 from inopt.ops import Op
 from inopt.testing import FakeKernel, fake_mount
@@ -98,6 +100,7 @@ async def errno_of(call: Awaitable[object]) -> int:
     return 0
 
 
+_LOCK: Final = Lock(fcntl.F_WRLCK, 0, 10, 1, 1)
 # One request for each method: what is open for it is opened before the method is spoilt.
 Ask = Callable[[FakeKernel, int, int, int], Awaitable[object]]
 ASKS: Final[dict[str, Ask]] = {
@@ -135,6 +138,10 @@ ASKS: Final[dict[str, Ask]] = {
     "listxattr": lambda k, inode, *_: k.listxattr(inode),
     "setxattr": lambda k, inode, *_: k.setxattr(inode, b"user.b", b"x"),
     "removexattr": lambda k, inode, *_: k.removexattr(inode, b"user.a"),
+    "getlk": lambda k, inode, fh, _: k.getlk(fh, _LOCK, nodeid=inode),
+    "setlk": lambda k, inode, fh, _: k.setlk(fh, _LOCK, nodeid=inode),
+    "flock": lambda k, inode, fh, _: k.flock(fh, fcntl.LOCK_EX, nodeid=inode),
+    "poll": lambda k, inode, fh, _: k.poll(fh, select.POLLIN, nodeid=inode),
 }
 # What it must return, as the message says it, and something that is nearly right.
 WANTED: Final[dict[str, str]] = {
@@ -144,14 +151,15 @@ WANTED: Final[dict[str, str]] = {
     **dict.fromkeys(
         (
             "unlink", "rmdir", "rename", "flush", "release", "fsync", "fallocate", "releasedir",
-            "fsyncdir", "setxattr", "removexattr", "readdir",
+            "fsyncdir", "setxattr", "removexattr", "readdir", "setlk", "flock",
         ),
         "NoneType",
     ),
     **dict.fromkeys(("create", "tmpfile"), "tuple"),
     "open": "FileInfo",
     **dict.fromkeys(("read", "readlink", "getxattr", "ioctl"), "bytes"),
-    **dict.fromkeys(("write", "lseek", "copy_file_range", "opendir"), "int"),
+    **dict.fromkeys(("write", "lseek", "copy_file_range", "opendir", "poll"), "int"),
+    "getlk": "Lock",
     "statfs": "StatvfsData",
     "listxattr": "Sequence",
 }  # fmt: skip

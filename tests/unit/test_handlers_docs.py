@@ -5,12 +5,19 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import inspect
+import os
 import re
+import select
 import sys
+import textwrap
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
+
+import pytest
 
 import inopt
 from inopt.handlers.base import Handlers
@@ -119,6 +126,62 @@ async def test_the_example_of_a_test(tmp_path: Path) -> None:
     space: dict[str, Any] = {"Upper": type(_upper(codes[0]))}
     exec(code, space)  # noqa: S102 - our own docs
     await space["test_upper"](tmp_path)
+
+
+def _example(name: str) -> Handlers:
+    """The handlers of an example that is one method."""
+    (code,) = [each for each in _blocks("python") if re.match(rf"(async )?def {name}\(", each)]
+    space: dict[str, Any] = {
+        "Handlers": Handlers, "FUSEError": inopt.FUSEError, "readdir_reply": inopt.readdir_reply,
+        "errno": errno, "fcntl": fcntl, "select": select,
+    }  # fmt: skip
+    exec("class Example(Handlers):\n" + textwrap.indent(code, "    "), space)  # noqa: S102 - ours
+    made: Handlers = space["Example"]()
+    return made
+
+
+async def test_the_example_of_a_listing(tmp_path: Path) -> None:
+    names = [b"%d" % number for number in range(100)]
+    for name in [*names, b".#hidden"]:
+        (tmp_path / name.decode()).touch()
+    async with fake_mount(_example("readdir"), source=tmp_path) as kernel:
+        assert await kernel.listdir() == sorted(names)
+        handle = (await kernel.opendir()).handle
+        found: list[Any] = []
+        while page := await kernel.readdirplus(
+            handle, found[-1].dirent.next_offset if found else 0
+        ):
+            found += page
+        listed = {each.dirent.name: each.entry.nodeid for each in found}
+        assert set(listed) == {*names, b".", b".."}
+        await kernel.batch_forget([(nodeid, 1) for nodeid in listed.values() if nodeid])
+        await kernel.statfs()
+        assert kernel.session.stats()["known_inodes"] == 1
+
+
+async def test_the_example_of_locks(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    async with fake_mount(_example("setlk"), source=tmp_path) as kernel:
+        inode = (await kernel.lookup(1, b"file")).nodeid
+        handle = (await kernel.open(inode, os.O_RDWR)).handle
+        lock = inopt.Lock(fcntl.F_WRLCK, 0, 0, 1, 1)
+        await kernel.setlk(handle, lock, nodeid=inode)
+        with pytest.raises(PermissionError):
+            await kernel.by(1001).setlk(handle, lock, nodeid=inode)
+
+
+async def test_the_example_of_poll(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    handlers: Any = _example("poll")
+    handlers.waiting, handlers.letters = {}, {}
+    async with fake_mount(handlers, source=tmp_path) as kernel:
+        inode = (await kernel.lookup(1, b"file")).nodeid
+        handle = (await kernel.open(inode)).handle
+        assert await kernel.poll(handle, select.POLLIN, nodeid=inode, waiter=7) == 0
+        handlers.letters[inode] = "letter"
+        handlers.waiting.pop(inode).notify()
+        assert await kernel.poll(handle, select.POLLIN, nodeid=inode) == select.POLLIN
+        assert [code.name for code, _ in kernel.notifications] == ["POLL"]
 
 
 if __name__ == "__main__":

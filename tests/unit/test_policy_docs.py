@@ -40,7 +40,7 @@ def between(mark: str) -> str:
     return TEXT.partition(f"<!-- {mark} -->")[2].partition(f"<!-- /{mark} -->")[0]
 
 
-def linted(text: str, handled_by: frozenset[Op] | None) -> list[Finding]:
+def linted(text: str, handled_by: frozenset[int] | None) -> list[Finding]:
     given = {"version": 1} | yaml.safe_load(text)
     rules = compile_rules(parse_policy(yaml.safe_dump(given).encode(), "p.yaml"))
     return lint(rules, handled_by, METHODS if "m:C" in text else {})

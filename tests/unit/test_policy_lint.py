@@ -29,6 +29,7 @@ from inopt.policy.linting.findings import CODES, Level, counted, level_of
 from inopt.policy.linting.linter import lint
 from inopt.policy.load import load_policy, parse_policy, shipped_policies
 from inopt.policy.rules import compile_rules
+from inopt.policy.words import Part
 
 READING: Final = frozenset({Op.READ})
 
@@ -655,6 +656,47 @@ def test_handling_what_the_class_does_not_serve() -> None:
     assert lines_of("rules: [{handle: chattr}]", "INO112", frozenset({Op.SETATTR})) == [2]
     assert lines_of("otherwise: handle", "INO112", frozenset({Op.INIT})) == [2]
     assert lines_of("otherwise: handle", "INO112", READING) == []
+
+
+def test_locks_and_poll_are_for_handlers_that_have_them() -> None:
+    ranges = frozenset[int]({Op.GETLK, Op.SETLK, Op.SETLKW})
+    whole = frozenset[int]({Part.FLOCK})
+    text = """
+    rules:
+    - handle:
+      - setlk  # INO112
+      - getlk  # INO112
+      - flock
+      - poll  # INO112
+    """
+    assert lines_of(text, "INO112", whole) == marked_lines(text, "INO112")
+    assert lines_of("rules: [{handle: [setlk, getlk]}]", "INO112", ranges) == []
+    assert lines_of("rules: [{handle: flock}]", "INO112", ranges) == [2]
+    # A group word: what is missing is the kernel's.
+    for some in (ranges, whole):
+        assert lines_of("rules: [{handle: locks}]", "INO112", some) == []
+        (found,) = [
+            each for each in findings_of("rules: [{handle: locks}]", some) if each.code == "INO309"
+        ]
+        assert found.message.endswith("the kernel does")
+    assert lines_of("rules: [{handle: locks}]", "INO112", READING) == [2]
+    assert lines_of("rules: [{handle: locks}]", "INO309", ranges | whole) == []
+    # Of which nobody thinks who says "all".
+    assert lines_of("rules: [{handle: all}]", "INO309", ALL_OPCODES - ranges - {Op.POLL}) == []
+    assert lines_of("otherwise: handle", "INO112", whole) == []
+    # Not for some callers only, nor one half of them; and nobody can deny them.
+    for word in ("setlk", "flock", "getlk", "poll", "locks"):
+        rule = f"rules: [{{match: {{caller: {{user: root}}}}, handle: {word}}}]"
+        assert lines_of(rule, "INO103", ranges | whole | {Op.POLL}) == [2]
+    assert lines_of("rules: [{handle: setlkw}]", "INO114", ranges) == [2]
+    assert lines_of("rules: [{handle: setlk}]", "INO114", ranges) == []
+    for word in ("setlk", "flock", "poll"):
+        (found,) = [
+            each for each in findings_of(f"rules: [{{deny: {word}}}]") if each.code == "INO109"
+        ]
+        assert "a handler can refuse it" in found.message
+    (found,) = [each for each in findings_of("rules: [{handle: forget}]") if each.code == "INO110"]
+    assert "is told of all" in found.message
 
 
 def test_audit_serves_what_rules_can_hand_to_it() -> None:

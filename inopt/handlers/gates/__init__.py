@@ -25,6 +25,7 @@ from inopt.wire.bodies import Header
 _BY_NODEID: Final = (
     Op.GETATTR, Op.STATX, Op.READLINK, Op.STATFS, Op.READ, Op.LSEEK, Op.FSYNC, Op.OPENDIR,
     Op.READDIR, Op.READDIRPLUS, Op.FSYNCDIR, Op.LISTXATTR, Op.FLUSH, Op.RELEASE, Op.RELEASEDIR,
+    Op.GETLK, Op.POLL,
 )  # fmt: skip
 # The slots that a gate looks at; those that are missing here look at places, too.
 _LOOKS_AT: Final[dict[int, frozenset[int]]] = {
@@ -36,9 +37,13 @@ _LOOKS_AT: Final[dict[int, frozenset[int]]] = {
     Op.SETXATTR: frozenset({Op.SETXATTR, Part.CHMOD}),
     Op.REMOVEXATTR: frozenset({Op.REMOVEXATTR, Part.CHMOD}),
     Op.IOCTL: frozenset({Op.IOCTL, Part.CHATTR}),
+    Op.SETLK: frozenset({Op.SETLK, Part.FLOCK}),
+    Op.SETLKW: frozenset({Op.SETLKW, Part.FLOCK}),
 }
 # Whether these may be done is decided when the file is opened.
-_DECIDED_AT_OPEN: Final = frozenset({Op.READ, Op.FLUSH, Op.RELEASE, Op.RELEASEDIR})
+_DECIDED_AT_OPEN: Final = frozenset(
+    {Op.READ, Op.FLUSH, Op.RELEASE, Op.RELEASEDIR, Op.GETLK, Op.POLL}
+)
 
 
 def gates(context: Context, served: Sequence[Serve | None], handlers: Sequence[Serve | None]

@@ -19,7 +19,7 @@ from inopt.handlers.tasks import Guard
 from inopt.ops import Op
 from inopt.policy.plan import Plan
 from inopt.policy.words import Part
-from inopt.wire import bodies
+from inopt.wire import bodies, uapi
 from inopt.wire.bodies import Header
 
 # fallocate(2) modes that change bytes which are there: punch, collapse, zero, insert.
@@ -45,6 +45,8 @@ class FileGates(Deciding):
             Op.FALLOCATE: self.fallocate,
             Op.COPY_FILE_RANGE: self.copy_file_range,
             Op.COPY_FILE_RANGE_64: self.copy_file_range,
+            Op.SETLK: self.lock,
+            Op.SETLKW: self.lock,
         }
 
     def open_file(self, header: Header, body: bodies.Open) -> Serve | None:
@@ -115,3 +117,9 @@ class FileGates(Deciding):
         if target.direct_writers:
             fail(errno.EOPNOTSUPP)
         return handler
+
+    def lock(self, header: Header, body: bodies.Lock) -> Serve | None:
+        """SETLK and SETLKW: of a range of bytes, or of the whole file by flock(2)."""
+        plan = self.placement.plan(self.inode(header))
+        slot = Part.FLOCK if body.flags & uapi.LOCK_FLOCK else header.opcode
+        return self.handler(header.opcode) if plan.is_handled(slot) else None

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from inopt.handlers.serve import attributes, data, directories, extended, names
+from inopt.handlers.serve import attributes, data, directories, extended, locks, names
 from inopt.handlers.serve.context import Context as Context
 from inopt.ops import OPCODE_LIMIT, Op
 from inopt.wire.bodies import Header
@@ -56,14 +56,18 @@ _OPERATIONS: dict[Op, Callable[[Context, Header, Any], bytes | None]] = {
     Op.SETXATTR: extended.setxattr,
     Op.REMOVEXATTR: extended.removexattr,
     Op.IOCTL: extended.ioctl,
+    Op.GETLK: locks.getlk,
+    Op.SETLK: locks.setlk,
+    Op.SETLKW: locks.setlk,
+    Op.POLL: data.poll,
 }
 
 
 # The opcodes whose replies count a lookup, or open something.
-_LOOKS_UP: Final = frozenset(
+LOOKS_UP: Final = frozenset(
     {Op.LOOKUP, Op.MKNOD, Op.MKDIR, Op.SYMLINK, Op.LINK, Op.CREATE, Op.TMPFILE}
 )
-GIVES: Final = _LOOKS_UP | {Op.OPEN, Op.OPENDIR}
+GIVES: Final = LOOKS_UP | {Op.OPEN, Op.OPENDIR}
 
 
 def operations(context: Context) -> list[Serve | None]:
@@ -74,10 +78,14 @@ def operations(context: Context) -> list[Serve | None]:
     return table
 
 
-def undo(context: Context, opcode: int, payload: bytes) -> None:
-    """Take back what a reply gave that the kernel did not take (its request was interrupted)."""
-    if opcode in _LOOKS_UP:
-        context.tree.forget(int.from_bytes(payload[:8], "little"), 1)  # 0 is nobody's
+def undo(context: Context, opcode: int, payload: bytes, *, lent: bool = False) -> None:
+    """Take back what a reply gave that the kernel did not take (its request was interrupted).
+
+    *lent*: it has not been told of it, it was a handler's.
+    """
+    if opcode in LOOKS_UP:
+        forget = context.tree.give_back if lent else context.tree.forget
+        forget(int.from_bytes(payload[:8], "little"), 1)  # 0 is nobody's
     if opcode in (Op.CREATE, Op.TMPFILE):
         context.close_file(int.from_bytes(payload[-16:-8], "little"))
     elif opcode == Op.OPEN:

@@ -13,6 +13,7 @@ from inopt.backing.attach import Attachments
 from inopt.backing.caller import groups_for
 from inopt.backing.files import Handles, OpenDirectory, OpenFile
 from inopt.backing.inodes import Inode
+from inopt.backing.locks import Locks
 from inopt.backing.tree import Tree
 from inopt.backing.watch.changes import NAME
 from inopt.handlers.failures import fail
@@ -31,12 +32,18 @@ _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
 _NO_NAMES: Final = (*DOTS, NAMELESS)
 
 
+def _tell_nobody(_message: bytes) -> None:
+    return
+
+
 class Context:
     """One mount's state as the daemon's answers see it.
 
     ``placement``: which plan an inode has under the policy.
     ``invalidate``: makes the kernel forget the attributes of a nodeid. ``negative``: what tells
     the kernel to remember that a name does not exist, if it should.
+    ``locks``: those that come here, None if the kernel keeps all of them by itself.
+    ``tell``: sends the kernel a notification that waits for nothing.
     ``no_flush``: closing a file needs no request. ``open_flags``: what every backing file is
     opened with (``O_NOATIME``, ``O_SYNC``). ``reads_back``: the kernel caches writes, so it may
     read what was opened for writing.
@@ -48,12 +55,14 @@ class Context:
         "directories",
         "files",
         "invalidate",
+        "locks",
         "name_validities",
         "negative",
         "no_flush",
         "open_flags",
         "placement",
         "reads_back",
+        "tell",
         "tree",
         "unsure_validity",
         "validities",
@@ -68,6 +77,8 @@ class Context:
         cache: Cache,
         invalidate: Callable[[int], None],
         *,
+        tell: Callable[[bytes], None] = _tell_nobody,
+        locks: Locks | None = None,
         open_flags: int = 0,
         reads_back: bool = False,
     ) -> None:
@@ -80,7 +91,10 @@ class Context:
         self.invalidate = invalidate
         self.files: Handles[OpenFile] = Handles()
         self.directories: Handles[OpenDirectory] = Handles()
-        self.no_flush = not tree.flushes_at_close
+        self.tell = tell
+        self.locks = locks
+        # Closing a descriptor gives back the locks of the process: then FLUSH must be asked for.
+        self.no_flush = not (tree.flushes_at_close or (locks is not None and locks.posix))
         self.open_flags = open_flags
         self.reads_back = reads_back
 
@@ -235,6 +249,8 @@ class Context:
             self.attachments.released(file.inode)
         for directory in self.directories.clear():
             directory.close(self.tree)
+        if self.locks is not None:
+            self.locks.close()
         self.tree.close()
 
 

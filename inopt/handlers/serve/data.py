@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 from typing import Final
 
 from inopt import syscalls
@@ -20,6 +21,7 @@ from inopt.wire.bodies import Header
 _NOT_PASSED: Final = (
     os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_NOFOLLOW | os.O_APPEND | os.O_TMPFILE
 )
+_READY: Final = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 _COPY_LIMIT: Final = 64 << 20  # so that an interrupted copy ends soon
 
 
@@ -124,10 +126,17 @@ def flush(context: Context, _header: Header, body: bodies.Flush) -> bytes:
     """FLUSH: only a filesystem that writes back at close(2) has anything to do, or to report."""
     if context.no_flush:
         fail(errno.ENOSYS)
+    if not context.tree.flushes_at_close:
+        return b""
     file = context.files.get(body.handle)
     if file.descriptor >= 0 or file.flags & os.O_ACCMODE != os.O_RDONLY:
         os.close(os.dup(file.fileno(context.tree)))
     return b""
+
+
+def poll(_context: Context, _header: Header, body: bodies.Poll) -> bytes:
+    """POLL: as poll(2) says of every regular file, it is always ready."""
+    return replies.poll(body.events & _READY)
 
 
 def release(context: Context, _header: Header, body: bodies.Release) -> bytes:

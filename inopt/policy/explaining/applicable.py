@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from inopt.ops import Op
-from inopt.policy.words import SETATTR_PARTS, Part
+from inopt.policy.words import KERNELS_UNLESS_HANDLED, SETATTR_PARTS, Part
 
 _ATTRIBUTES: Final = (Op.GETATTR, Op.STATX)
 _CHANGES: Final = (Part.CHMOD, Part.CHOWN, Part.UTIMENS)
@@ -17,7 +17,7 @@ _COPIES: Final = (Op.COPY_FILE_RANGE, Op.COPY_FILE_RANGE_64)
 _FILE: Final = (
     *_ATTRIBUTES, Op.OPEN, Op.READ, Op.WRITE, Part.OVERWRITE, Part.MMAP, Op.LSEEK, Op.FALLOCATE,
     *_COPIES, Op.FSYNC, Op.FLUSH, Op.RELEASE, Op.IOCTL, Part.CHATTR, Part.TRUNCATE, *_CHANGES,
-    *_XATTRS, Op.STATFS,
+    *_XATTRS, Op.STATFS, Op.GETLK, Op.SETLK, Op.SETLKW, Part.FLOCK, Op.POLL,
 )  # fmt: skip
 _DIRECTORY: Final = (
     *_ATTRIBUTES, Op.OPENDIR, Op.READDIR, Op.READDIRPLUS, Op.FSYNCDIR, Op.RELEASEDIR, Op.IOCTL,
@@ -26,10 +26,10 @@ _DIRECTORY: Final = (
 _SYMLINK: Final = (*_ATTRIBUTES, Op.READLINK, Part.CHOWN, Part.UTIMENS, *_XATTRS, Op.STATFS)
 _SPECIAL: Final = (*_ATTRIBUTES, *_CHANGES, *_XATTRS, Op.STATFS)
 
-# They end what was begun, so nobody asks about them unless a handler is told of it.
-ENDINGS: Final = frozenset({Op.FLUSH, Op.RELEASE, Op.RELEASEDIR})
+NEVER_ASKED: Final = frozenset[int]({Op.FLUSH, Op.RELEASE, Op.RELEASEDIR} | KERNELS_UNLESS_HANDLED)
+"""They end what was begun, or the kernel does them: told of only where a handler serves them."""
 
-AT_OPEN: Final = ENDINGS | {Op.READ, Op.WRITE}
+AT_OPEN: Final = NEVER_ASKED | {Op.READ, Op.WRITE}
 """What is decided when the file is opened."""
 
 # What else must be allowed, in the order in which it is asked for; the operation itself is among
@@ -44,8 +44,7 @@ _ASKED: Final[Mapping[int, tuple[int, ...]]] = {
     Op.COPY_FILE_RANGE: (Op.OPEN, Op.COPY_FILE_RANGE),
     Op.COPY_FILE_RANGE_64: (Op.OPEN, Op.COPY_FILE_RANGE_64),
     Op.FSYNC: (Op.OPEN, Op.FSYNC),
-    Op.FLUSH: (Op.OPEN,),
-    Op.RELEASE: (Op.OPEN,),
+    **dict.fromkeys((Op.FLUSH, Op.RELEASE, *KERNELS_UNLESS_HANDLED), (Op.OPEN,)),
     Op.READDIR: (Op.OPENDIR, Op.READDIR),
     Op.READDIRPLUS: (Op.OPENDIR, Op.READDIRPLUS),
     Op.FSYNCDIR: (Op.OPENDIR, Op.FSYNCDIR),
@@ -98,7 +97,7 @@ def asked_for(slot: int, format_: int) -> tuple[int, ...]:
 
 
 def opcode_of(slot: int) -> int:
-    """The opcode by which *slot* reaches a handler."""
+    """By what *slot* reaches a handler: an opcode, or flock(2)."""
     if slot == Part.CHATTR:
         return Op.IOCTL
     if slot in (Part.OVERWRITE, Part.MMAP):

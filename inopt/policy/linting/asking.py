@@ -7,13 +7,15 @@ from typing import Final
 from inopt.ops import Op
 from inopt.policy.linting.context import LintContext, LintedRule, Word
 from inopt.policy.rules import Kind
-from inopt.policy.words import Part, slot_name
+from inopt.policy.words import KERNELS_UNLESS_HANDLED, Part, slot_name
 
 # The kernel asks once, and answers others from its cache.
 _SHARED: Final = frozenset({Op.LOOKUP, Op.GETATTR, Op.STATX})
 # Whether they go to a handler is decided for all opens of an inode, or when nobody in particular
-# asks.
-_FOR_ALL: Final = frozenset({Op.READ, Op.WRITE, Op.FLUSH, Op.RELEASE, Op.RELEASEDIR})
+# asks; and locks that exclude each other are kept in one place.
+_FOR_ALL: Final = frozenset[int](
+    {Op.READ, Op.WRITE, Op.FLUSH, Op.RELEASE, Op.RELEASEDIR} | KERNELS_UNLESS_HANDLED
+)
 # Bypassed writes change the size, and nobody hears of it.
 _UNDER_SIZE: Final = frozenset[int](
     {
@@ -115,8 +117,8 @@ def _handled_for_some(context: LintContext) -> None:
             rule,
             word,
             f"{named(slots)} handled for some callers only, but all opens of a file share its "
-            "cached pages: others would see what the handler made, or the handler would not be "
-            "asked",
+            "cached pages and locks: others would see what the handler made, or the handler would "
+            "not be asked",
             "handle it for all and let the handler look at the caller, or deny it to some",
         )
 

@@ -6,7 +6,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from inopt.ops import Op
 from inopt.policy.facts import SizeCondition
 from inopt.policy.linting.coverage import VISIBLE, Coverage, types_with
 from inopt.policy.linting.findings import Finding, level_of
@@ -107,8 +106,8 @@ class LintContext:
     def __init__(
         self,
         rules: Rules,
-        handled_by: frozenset[Op] | None,
-        methods: Mapping[str, frozenset[Op]],
+        handled_by: frozenset[int] | None,
+        methods: Mapping[str, frozenset[int]],
     ) -> None:
         self.rules: Final = rules
         self.methods: Final = methods

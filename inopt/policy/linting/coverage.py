@@ -38,7 +38,7 @@ TYPES_OF: Final[Mapping[int, frozenset[int]]] = MappingProxyType(
         (
             Op.OPEN, Op.READ, Op.WRITE, Op.FLUSH, Op.RELEASE, Op.FSYNC, Op.FALLOCATE, Op.LSEEK,
             Op.COPY_FILE_RANGE, Op.COPY_FILE_RANGE_64, Op.CREATE, Op.TMPFILE, Part.OVERWRITE,
-            Part.MMAP, Part.TRUNCATE,
+            Part.MMAP, Part.TRUNCATE, Op.GETLK, Op.SETLK, Op.SETLKW, Part.FLOCK, Op.POLL,
         ),
         _FILES,
     )

@@ -10,10 +10,10 @@ from inopt.policy.linting.asking import named
 from inopt.policy.linting.context import LintContext, LintedRule, Word
 from inopt.policy.rules import Kind
 from inopt.policy.words import (
+    KERNELS_UNLESS_HANDLED,
     NEVER_DENIED,
     NEVER_HANDLED,
     SETATTR_PARTS,
-    SLOTS,
     WORDS,
     Part,
 )
@@ -23,6 +23,7 @@ _HALVES: Final = {
     "copy_file_range_64": "copy_file_range",
     "readdirplus": "readdir",
     "rename2": "rename",
+    "setlkw": "setlk",
     "statx": "getattr",
 }
 # What a word for several opcodes is mostly about: a class that lacks it does not do what it says.
@@ -52,6 +53,9 @@ def _handler_class(context: LintContext) -> None:
         return
     for rule, word in context.words("handle"):
         wanted = {_opcode(slot) for slot in word.slots - NEVER_HANDLED.keys()}
+        kernels = wanted <= KERNELS_UNLESS_HANDLED
+        if not kernels:
+            wanted -= KERNELS_UNLESS_HANDLED  # of which hardly anybody thinks who says "all"
         missing = frozenset(wanted - context.handled_by)
         if not missing:
             continue
@@ -71,11 +75,12 @@ def _handler_class(context: LintContext) -> None:
                 "INO309",
                 rule,
                 word,
-                f"the handler class does not serve {told}: the daemon does",
+                f"the handler class does not serve {told}: "
+                f"the {'kernel' if kernels else 'daemon'} does",
                 "",
             )
     if context.policy.otherwise == "handle" and not context.handled_by & {
-        _opcode(slot) for slot in SLOTS if slot not in NEVER_HANDLED
+        _opcode(slot) for slot in WORDS["all"] - NEVER_HANDLED.keys()
     }:
         context.add(
             "INO112",
@@ -119,10 +124,12 @@ def _no_class(context: LintContext) -> None:
             context.add_at("INO111", rule, word, told, fix)
 
 
-def _opcode(slot: int) -> Op:
-    """The request that a slot comes with."""
+def _opcode(slot: int) -> int:
+    """What a method serves that comes with a slot: an opcode, or flock(2)."""
     if slot == Part.CHATTR:
         return Op.IOCTL
+    if slot == Part.FLOCK:
+        return slot
     return Op.SETATTR if slot in SETATTR_PARTS else Op(slot)
 
 

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Final
 
-from inopt.ops import Op
 from inopt.policy.linting import asking, doubts, handlers, mixtures, notes, reach
 from inopt.policy.linting.context import LintContext
 from inopt.policy.linting.findings import Finding, in_order
 from inopt.policy.rules import Rules
 
-_NO_METHODS: Final[Mapping[str, frozenset[Op]]] = MappingProxyType({})
+_NO_METHODS: Final[Mapping[str, frozenset[int]]] = MappingProxyType({})
 _CHECKS: Final = (
     *asking.CHECKS,
     *mixtures.CHECKS,
@@ -25,13 +24,13 @@ _CHECKS: Final = (
 
 def lint(
     rules: Rules,
-    handled_by: frozenset[Op] | None,
-    methods: Mapping[str, frozenset[Op]] = _NO_METHODS,
+    handled_by: frozenset[int] | None,
+    methods: Mapping[str, frozenset[int]] = _NO_METHODS,
 ) -> list[Finding]:
     """All that is to be said about a policy, by place.
 
-    *handled_by* are the opcodes that the handler class can serve; None: there is no class.
-    *methods* are those of the class that are there for this policy, with their opcodes.
+    *handled_by* are the slots that the handler class can serve; None: there is no class.
+    *methods* are those of the class that are there for this policy, with their slots.
     """
     context = LintContext(rules, handled_by, methods)
     for check in _CHECKS:
