@@ -30,11 +30,15 @@ _SIZE: Final = 20_000
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """One mount. *batteries*: which files of scenarios; *appends*: O_APPEND is to bypass, too."""
+    """One mount. *batteries*: which files of scenarios; *appends*: O_APPEND is to bypass, too.
+
+    *clears_appending*: by fcntl(2), it is cleared for the backing file, too.
+    """
 
     arguments: list[str]
     batteries: list[str] = []
     appends: bool = False
+    clears_appending: bool = True
     bypasses: bool = True
     policy: str = "mirror"
 
@@ -176,7 +180,9 @@ def _mounted(wanted: Wanted, place: Path, people: Clients, number: int) -> Mount
         tier = mount.stats()["tier"]
         excused_as = "none" if tier == "none" else "rw"
         battery = Battery(place / str(number), mount, tier, people, excused_as=excused_as)
-        scenarios: list[Scenario] = [set_id_bits, appending_switched]
+        scenarios: list[Scenario] = [set_id_bits]
+        if wanted.clears_appending:
+            scenarios.append(appending_switched)
         for pattern in wanted.batteries:
             scenarios += all_scenarios(pattern)
         problems = []

@@ -23,30 +23,38 @@ _V2: Final = {"GETATTR", "SETATTR", "READ", "WRITE", "READDIR", "STATX"}
 
 
 class Expected(NamedTuple):
-    """What a kernel is found to be. *abi*: what must be said for it to be taken, if anything."""
+    """What a kernel is found to be.
+
+    *abi*: what must be said for it to be taken, if anything. *opens*: it opens files alone, and
+    keeps the O_APPEND that they are opened with.
+    """
 
     dialect: str
     tier: str
     accepts: set[str]
     one_shot: bool = False
+    opens: bool = False
     abi: tuple[str, ...] = ()
 
 
 KERNELS: Final = {
     "mainline": Expected("mainline", "rw", set()),
     "ino2": Expected("ino-v2", "inode", _V2),
-    "ino1": Expected("ino-v1", "inode", _V2 | {"OPEN"}),
+    "ino1": Expected("ino-v1", "inode", _V2 | {"OPEN"}, opens=True),
     "android": Expected("android", "rw", set(), one_shot=True),
     "v7": Expected("rfc-v7", "rw", set(), one_shot=True, abi=("--abi", "rfc-v7")),
 }
 
 
 def plan_for(expected: Expected) -> Plan:
-    mounts = [Wanted([*expected.abi], _BATTERIES, appends=expected.one_shot)]
+    clears = not expected.opens
+    mounts = [
+        Wanted([*expected.abi], _BATTERIES, appends=expected.one_shot, clears_appending=clears)
+    ]
     if expected.abi:
         mounts.append(Wanted([], bypasses=False))
     else:
-        mounts.append(Wanted(["--abi", expected.dialect]))
+        mounts.append(Wanted(["--abi", expected.dialect], clears_appending=clears))
     if expected.tier == "inode":
         mounts += [Wanted(["--tier", "rw"]), Wanted(["--tier", "none"], bypasses=False)]
     others = sorted({each.dialect for each in KERNELS.values()} - {expected.dialect, "mainline"})
@@ -106,9 +114,10 @@ def check_bypass(mounted: Mounted) -> None:
     assert mounted.served["mmap"] == 1
     for op in (Op.READ, Op.WRITE):
         assert mounted.asked.get(op.name, 0) == 0
-    assert mounted.asked["OPEN"] + mounted.asked["CREATE"] > 8
+    assert mounted.asked["OPEN"] + mounted.asked["CREATE"] + mounted.served["open"] > 8
     assert mounted.stats["backing_ids"] == 0, "all are given back"
     assert mounted.stats["open_files"] == 0
+    assert mounted.served["reject"] == 0
 
 
 def test_without_bypass(found: tuple[Expected, Report]) -> None:

@@ -35,3 +35,14 @@ def test_by_mark(directory: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("fcntl.ioctl", ioctl)
     assert filesystems.ignores_case(directory)
+
+
+def test_numbers(directory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where stat(2) may make numbers up, the kernel's own must be the same."""
+    number = os.fstat(directory).st_ino
+    assert filesystems.kernel_number(directory) == number
+    assert not filesystems.has_number(directory, number + 1)
+    for sure, own, expected in ((True, -1, True), (False, number, True), (False, 7, False)):
+        monkeypatch.setattr(filesystems, "numbers_are_sure", lambda _, sure=sure: sure)
+        monkeypatch.setattr(filesystems, "kernel_number", lambda _, own=own: own)
+        assert filesystems.has_number(directory, number) == expected
