@@ -121,8 +121,13 @@ def _tier(abilities: Abilities) -> Finding:
 
 
 def _dialect(abilities: Abilities) -> Finding:
+    named = " or ".join(abilities.only_by_name)
     return Finding(
-        "dialect", "ok", abilities.dialect, "how kernel and daemon speak of what bypasses"
+        "dialect",
+        "ok",
+        abilities.dialect,
+        "how kernel and daemon speak of what bypasses",
+        f"if you know that this kernel speaks it: inopt mount --abi {named}" if named else "",
     )
 
 

@@ -48,6 +48,13 @@ class Abilities(msgspec.Struct, frozen=True):
             kind.needs_privilege and kind.missing(self.flags) is None for kind in KNOWN
         )
 
+    @property
+    def only_by_name(self) -> list[str]:
+        """The dialects that the kernel may speak, but that are taken only when they are named."""
+        return [
+            kind.name for kind in KNOWN if kind.by_name_only and kind.missing(self.flags) is None
+        ]
+
     def flag_names(self) -> list[str]:
         """The INIT flags offered, by their names in linux/fuse.h; unknown ones as bit numbers."""
         names = []

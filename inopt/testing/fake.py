@@ -102,10 +102,11 @@ async def fake_mount(
     """Serve *handlers* over *source* to a kernel in memory, while the body runs.
 
     *handlers*, *source*, *policy* and *more* are as for `inopt.mount`. *bypass*: the kernel
-    registers backing files as mainline does, or as the dialect that is named; what it then serves
-    by itself it does not make up. *accepts*: opcodes that it takes in an ops_mask, where the
-    dialect has such. *offer*: what it offers beside (`InitFlag`). Without root, files are made as
-    who runs the test, whoever asks. Raises `UsageError` for what a mount would not be made for.
+    registers backing files as mainline does, or as the dialect that is named (*abi* has to name
+    rfc-v7 as well); what it then serves by itself it does not make up. *accepts*: opcodes that it
+    takes in an ops_mask, where the dialect has such. *offer*: what it offers beside (`InitFlag`).
+    Without root, files are made as who runs the test, whoever asks. Raises `UsageError` for what a
+    mount would not be made for.
     """
     settings = settings_for(handlers, source, _NOWHERE, policy=policy, **more)
     prepared = prepare(settings.policy, settings)

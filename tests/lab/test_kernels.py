@@ -77,6 +77,7 @@ def test_doctor(found: tuple[Expected, Report]) -> None:
         # Its bits mean other things today: it is never taken by itself.
         assert (told["dialect"], told["ops_mask"]) == ("none", [])
         assert told["tier"].startswith("none")
+        assert "--abi rfc-v7" in report.doctor["dialect"]["fix"]
         return
     assert (told["dialect"], told["tier"]) == (expected.dialect, expected.tier)
     assert set(told["ops_mask"]) == expected.accepts
