@@ -17,7 +17,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from inopt import syscalls
+from inopt.backing.descriptors import SMALLEST_BUDGET
 from inopt.backing.examine import any_regular_file, examine
+from inopt.backing.tree import Tree
+from inopt.backing.watch.choose import open_watch
 from inopt.exceptions import InoptError, UsageError
 from inopt.kernel.abilities import Abilities
 from inopt.kernel.dialects import Tier
@@ -195,7 +198,29 @@ def _backing_findings(path: str) -> Iterator[Finding]:
         else "there are no POSIX ACLs to enforce",
         "" if facts.acls else "use a filesystem with ACLs, mounted with them",
     )
+    yield _watch(path)
     yield _stack_depth(path)
+
+
+def _watch(path: str) -> Finding:
+    tree = Tree(path, SMALLEST_BUDGET)
+    try:
+        tree.watch, reason = open_watch(tree)
+        found, how = tree.watch.kind, ""
+        if reason:
+            found, how = f"{found} ({reason})", ", directory by directory"
+        told = "with cache: {coherence: notify} the kernel is told of them"
+        return Finding("changes_underneath", "ok", found, told + how)
+    except UsageError as error:
+        return Finding(
+            "changes_underneath",
+            "note",
+            f"not noticed: {error}",
+            "they show when the cache times are over",
+            "use a filesystem of this machine",
+        )
+    finally:
+        tree.close()
 
 
 def _stack_depth(path: str) -> Finding:

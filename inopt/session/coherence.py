@@ -16,7 +16,6 @@ Three things keep an answer that is older than a change from being believed afte
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import threading
@@ -201,12 +200,13 @@ class Coherence:
             self._tellers.tell(nodeid, [notifications.invalidate_inode(nodeid, 0, 0)])
 
     def _tell_attributes(self, nodeid: int) -> bool:
+        """Tell that attributes have changed; False if the kernel does not know the inode."""
         try:
-            os.write(self._device.descriptor, notifications.invalidate_inode(nodeid, -1, 0))
-        except OSError as error:
-            return error.errno != errno.ENOENT
-        self._invalidated_inodes += 1
-        return True
+            known = self._device.notify(notifications.invalidate_inode(nodeid, -1, 0))
+        except OSError:
+            return True  # the session has ended
+        self._invalidated_inodes += known
+        return known
 
     def _tell_again(self) -> None:
         now = time.monotonic()

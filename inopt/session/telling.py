@@ -8,7 +8,6 @@ is about the same inode waits for it: while a teller is held up, another one goe
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -88,10 +87,9 @@ class Tellers:
 
     def _write(self, message: bytes) -> bool:
         try:
-            os.write(self._device.descriptor, message)
+            return self._device.notify(message)
         except OSError:
-            return False  # ENOENT: the kernel does not remember it; ENODEV: nor anything else
-        return True
+            return False  # the session has ended
 
     def close(self, seconds: float) -> bool:
         """Drop what waits, and end; False if one is held up for longer than *seconds*."""

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.host
 KERNEL = {
     "kernel", "protocol", "init_flags", "tier", "dialect", "ops_mask", "cap_sys_admin", "fd_limit",
 }  # fmt: skip
-BACKING = {"file_handles", "xattrs", "acls", "stack_depth"}
+BACKING = {"changes_underneath", "file_handles", "xattrs", "acls", "stack_depth"}
 
 
 def test_doctor(place: Path) -> None:
@@ -50,6 +50,12 @@ def test_doctor_of_filesystems(place: Path) -> None:
     assert [plain[name]["found"] for name in ("file_handles", "xattrs")] == [True, True]
     assert plain["stack_depth"]["found"] == 0
     assert found["tmpfs"]["stack_depth"]["found"] == 0
+    watched = {name: told["changes_underneath"]["found"] for name, told in found.items()}
+    assert watched[place.name] == watched["tmpfs"] == "fanotify"
+    assert watched["merged"] == "inotify (no fanotify: the filesystem has no file handles)"
+    told = json.loads(inopt("doctor", "/proc", "--json").stdout)["changes_underneath"]
+    assert told["status"] == "note"
+    assert told["found"].startswith("not noticed: it is on proc")
     stacked = found["merged"]
     assert stacked["file_handles"]["found"] is False
     assert "nfs_export" in stacked["file_handles"]["fix"]

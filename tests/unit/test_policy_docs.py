@@ -79,8 +79,8 @@ def test_fields() -> None:
     for part in (model.PolicyFile, model.Rule, model.Match):
         for field in part.__struct_fields__:
             assert re.search(rf"^\| `{field}` \|", TEXT, re.MULTILINE), field
-    for field in model.Caller.__struct_fields__:
-        assert f"`{field}`" in TEXT
+    for field in (*model.Caller.__struct_fields__, *model.Cache.__struct_fields__):
+        assert f"`{field}`" in TEXT or f"{field}: " in TEXT
     for kind in (model.FileType, model.ModeBit):
         for word in get_args(kind):
             assert f"`{word}`" in TEXT
