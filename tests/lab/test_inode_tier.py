@@ -72,6 +72,24 @@ def test_nothing_but_names_and_opens_reaches_the_daemon(lab: Path, abi: str) -> 
     assert "getattr" in answer["live"]["paths"][0]["live"]["attached"]
 
 
+def test_what_is_attached_is_given_back(lab: Path) -> None:
+    """Also when the daemon is killed; and whatever comes and goes meanwhile, nobody meets EIO."""
+    count, seconds = (200_000, 60) if EVERYTHING else (500, 8)
+    answer = answer_of(in_lab(lab, "ino2", str(HERE / "lasting.py"), str(count), str(seconds)))
+    evicted = answer["evicted"]
+    assert evicted["first"] >= count
+    assert evicted["second"] >= count
+    assert evicted["known"] == 1
+    assert evicted["attach"] == evicted["detach"] >= 2 * count
+    assert answer["killed"] == {"attached": 100, "read": "data", "size": 4}
+    for storm in ("reused", "bordered"):
+        assert answer[storm]["unexpected"] == []
+        assert answer[storm]["reject"] == 0, "the kernel refused an entry"
+    assert {"EXDEV", "EACCES"} <= set(answer["bordered"]["met"])
+    assert answer["bordered"]["broken"] == [], "chmod by names that may not"
+    assert answer["complaints"] == []
+
+
 @pytest.mark.parametrize("abi", sorted(SOME))
 def test_batteries(lab: Path, abi: str) -> None:
     """The same operations on the bare tree and through the mount; see `support.battery`."""
