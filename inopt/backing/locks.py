@@ -14,51 +14,16 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import struct
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from threading import Lock
 from typing import Final, NamedTuple
 
 from inopt.backing.files import OpenFile
 from inopt.backing.inodes import Inode
+from inopt.backing.ranges import LAST_BYTE, Conflict, Range, held_by, in_the_way, take
 from inopt.backing.tree import Tree
 
-LAST_BYTE: Final = (1 << 63) - 1
-"""The end of a lock that has none: however long the file becomes (``OFFSET_MAX``)."""
-
-_F_OFD_GETLK: Final = 36
-_F_OFD_SETLK: Final = 37
 _F_OFD_SETLKW: Final = 38
-# struct flock: type, whence, start, length (0: no end), pid (0 is asked for).
-_FLOCK: Final = struct.Struct("hhqqi4x")
-_KINDS: Final = {"READ": fcntl.F_RDLCK, "WRITE": fcntl.F_WRLCK}
-
-
-class Range(NamedTuple):
-    """Bytes from ``start`` to ``end``, the last one; ``kind``: ``F_RDLCK``, ``F_WRLCK``, ….
-
-    ``F_UNLCK`` is no lock, but what is given back.
-    """
-
-    kind: int
-    start: int
-    end: int
-
-    def excludes(self, other: Range) -> bool:
-        """Whether two owners cannot have both."""
-        return (
-            fcntl.F_WRLCK in (self.kind, other.kind)
-            and self.start <= other.end
-            and other.start <= self.end
-        )
-
-
-class Conflict(NamedTuple):
-    """A lock that is in the way; ``pid`` is 0 if that cannot be told."""
-
-    range: Range
-    pid: int
 
 
 class _Claim:
@@ -116,12 +81,12 @@ class Locks:
             claims = self._claims.get(file.inode.nodeid, {})
             own = claims.get(owner)
             descriptor = file.any_fileno(self._tree) if own is None else own.descriptor
-            found = _apply(descriptor, _F_OFD_GETLK, wanted)
+            found = in_the_way(descriptor, wanted)
             if found is None or found.pid >= 0:
                 return found
             # An owner of ours, or an open file underneath, of which nobody tells whose it is.
             for claim in claims.values():
-                if claim is not own and claim.holds and found.range in _ranges(claim.descriptor):
+                if claim is not own and claim.holds and found.range in held_by(claim.descriptor):
                     return Conflict(found.range, claim.pid)
             return Conflict(found.range, 0)
 
@@ -138,7 +103,7 @@ class Locks:
                 return
             claim = self._able(claim, file, owner, writes=wanted.kind == fcntl.F_WRLCK)
             claim.handles.add(handle)
-            _apply(claim.descriptor, _F_OFD_SETLK, wanted)
+            take(claim.descriptor, wanted)
             if not unlocks:
                 claim.pid = pid
                 claim.holds = True
@@ -166,8 +131,8 @@ class Locks:
             descriptor = self._open(file.inode, writes=True)
             try:
                 # They can only be locks for reading, which the new description may have as well.
-                for held in _ranges(claim.descriptor):
-                    _apply(descriptor, _F_OFD_SETLK, held)
+                for held in held_by(claim.descriptor):
+                    take(descriptor, held)
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -251,16 +216,19 @@ class Locks:
         may well give them back.
         """
         with self._lock:
-            if waiting in self._waiting.get(waiting.owner, ()):
-                self._waiting[waiting.owner].remove(waiting)
+            self._end_wait(waiting)
             if self._comes_back(waiting) and not _is_of_open_file(waiting.thread):
                 raise OSError(errno.EDEADLK, os.strerror(errno.EDEADLK))
             self._waiting.setdefault(waiting.owner, []).append(waiting)
 
     def wait_no_more(self, waiting: Waiting) -> None:
         """It has got its lock, or has given up."""
-        with self._lock, suppress(KeyError, ValueError):
-            waits = self._waiting[waiting.owner]
+        with self._lock:
+            self._end_wait(waiting)
+
+    def _end_wait(self, waiting: Waiting) -> None:
+        waits = self._waiting.get(waiting.owner, [])
+        if waiting in waits:
             waits.remove(waiting)
             if not waits:
                 del self._waiting[waiting.owner]
@@ -286,33 +254,12 @@ class Locks:
                 continue
             if owner != first and owner not in self._waiting:
                 continue
-            if any(waiting.range.excludes(held) for held in _ranges(claim.descriptor)):
+            if any(waiting.range.excludes(held) for held in held_by(claim.descriptor)):
                 yield owner
 
 
 def _nobody_waits(_nodeid: int) -> None:
     return
-
-
-def _apply(descriptor: int, command: int, wanted: Range) -> Conflict | None:
-    length = 0 if wanted.end == LAST_BYTE else wanted.end - wanted.start + 1
-    asked = _FLOCK.pack(wanted.kind, os.SEEK_SET, wanted.start, length, 0)
-    kind, _, start, length, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, command, asked))
-    if kind == fcntl.F_UNLCK:
-        return None
-    return Conflict(Range(kind, start, start + length - 1 if length else LAST_BYTE), pid)
-
-
-def _ranges(descriptor: int) -> list[Range]:
-    """The record locks that a description has (proc(5), fdinfo)."""
-    found = []
-    with open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as lines:
-        for line in lines:
-            words = line.split()
-            if words[0] == "lock:" and words[2] == "OFDLCK":
-                end = LAST_BYTE if words[8] == "EOF" else int(words[8])
-                found.append(Range(_KINDS[words[4]], int(words[7]), end))
-    return found
 
 
 def _is_of_open_file(thread: int) -> bool:

@@ -17,7 +17,8 @@ from typing import Any, Final
 import structlog
 import trio
 
-from inopt.backing.locks import LAST_BYTE, Locks
+from inopt.backing.locks import Locks
+from inopt.backing.ranges import LAST_BYTE
 from inopt.handlers.adapt import CALLS
 from inopt.handlers.answers import Answers
 from inopt.handlers.apart import answer_later, call_function, call_method

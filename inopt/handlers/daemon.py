@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 import pyfuse3
 
 from inopt.backing.caller import groups_of
-from inopt.backing.locks import LAST_BYTE
+from inopt.backing.ranges import LAST_BYTE
 from inopt.handlers.directory import readdir_reply
 from inopt.handlers.failures import fail
 from inopt.handlers.serve import GIVES, LOOKS_UP, Context, Serve, operations, undo

@@ -18,7 +18,7 @@ from pyfuse3 import EntryAttributes as EntryAttributes
 from pyfuse3 import FileInfo as PlainFileInfo
 from pyfuse3 import StatvfsData as StatvfsData
 
-from inopt.backing.locks import LAST_BYTE, Range
+from inopt.backing.ranges import LAST_BYTE, Range
 from inopt.wire import bodies, notifications, uapi
 from inopt.wire.bodies import Header, Setattr
 from inopt.wire.replies import Attributes, Validity

@@ -5,11 +5,11 @@ from __future__ import annotations
 import fcntl
 from typing import Final, Protocol
 
+from inopt.backing.ranges import LAST_BYTE
 from inopt.handlers.types import Lock, lock_of
 from inopt.ops import Op
 from inopt.wire import bodies, kernel_side, layouts, uapi
 
-LAST_BYTE: Final = (1 << 63) - 1
 _KINDS: Final = {
     fcntl.LOCK_SH: fcntl.F_RDLCK,
     fcntl.LOCK_EX: fcntl.F_WRLCK,

@@ -6,7 +6,8 @@ import errno
 import fcntl
 from typing import Final
 
-from inopt.backing.locks import Locks, Range
+from inopt.backing.locks import Locks
+from inopt.backing.ranges import Range
 from inopt.handlers.failures import fail
 from inopt.handlers.serve.context import Context
 from inopt.wire import bodies, replies, uapi
