@@ -1,4 +1,4 @@
-"""Locks as requests, on a kernel in memory: taken, waited for, and given back by closing."""
+"""Locks as requests, on a kernel in memory: taken, and given back by closing."""
 
 from __future__ import annotations
 
@@ -6,40 +6,43 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 import trio
-import trio.testing
+from support.asking import (
+    BYPASSED,
+    EX,
+    HANDLED,
+    NB,
+    NONE,
+    READ,
+    ROOT,
+    SH,
+    UN,
+    WAYS,
+    WRITE,
+    asker,
+    errno_of,
+    none,
+    read,
+    write,
+)
+from support.gauges import Mailbox as Ready
 from support.lockers import KeepsItsOwn, KeepsItsOwnPlain, Locks, PlainLocks
 
 from inopt import FUSEError, Handlers, Lock
-from inopt.backing.locks import Locks as RealLocks
-from inopt.handlers import locking
-from inopt.handlers.daemon import Request
-from inopt.handlers.tasks import Job, Tasks
+from inopt.backing.tree import Tree
+from inopt.handlers.apart import call_function
 from inopt.ops import Op
 from inopt.testing import FakeKernel, fake_mount
 from inopt.testing.fake import OFFER
 from inopt.wire import bodies, uapi
 from inopt.wire.bodies import Header
+from inopt.wire.kernel_side import Entry2Reply
 from inopt.wire.uapi import InitFlag
-
-READ, WRITE, NONE = fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK
-SH, EX, UN, NB = fcntl.LOCK_SH, fcntl.LOCK_EX, fcntl.LOCK_UN, fcntl.LOCK_NB
-_ROOT: Final = 1
-_HANDLED: Final = "version: 1\nrules: [{handle: locks}]\n"
-_BYPASSED: Final = "version: 1\nrules: [{match: {path: '*.none', type: file}, handle: locks}]\n"
-# Each way in which locks are served: a class, and a policy.
-WAYS: Final[dict[str, tuple[type[Handlers], str]]] = {
-    "async": (Locks, _HANDLED),
-    "plain": (PlainLocks, _HANDLED),
-    "daemon": (Locks, _BYPASSED),
-    "own": (KeepsItsOwn, _HANDLED),
-    "own-plain": (KeepsItsOwnPlain, _HANDLED),
-}
 
 
 @pytest.fixture
@@ -52,66 +55,6 @@ def source(tmp_path: Path) -> Path:
 def way(request: pytest.FixtureRequest) -> tuple[Handlers, str]:
     handler_class, policy = WAYS[request.param]
     return handler_class(), policy
-
-
-def write(owner: int, start: int = 0, length: int = 0) -> Lock:
-    return Lock(WRITE, start, length, owner, owner)
-
-
-def read(owner: int, start: int = 0, length: int = 0) -> Lock:
-    return Lock(READ, start, length, owner, owner)
-
-
-def none(owner: int, start: int = 0, length: int = 0) -> Lock:
-    return Lock(NONE, start, length, owner, owner)
-
-
-class Asker:
-    """Locks of one file through a kernel, by opens of their own."""
-
-    def __init__(self, kernel: FakeKernel, inode: int) -> None:
-        self.kernel = kernel
-        self.inode = inode
-
-    async def open(self, flags: int = os.O_RDWR) -> int:
-        return (await self.kernel.open(self.inode, flags)).handle
-
-    async def take(self, handle: int, lock: Lock, *, wait: bool = False) -> int:
-        """The errno that taking a lock is answered with."""
-        return await errno_of(self.kernel.setlk(handle, lock, nodeid=self.inode, wait=wait))
-
-    async def flock(self, handle: int, operation: int) -> int:
-        return await errno_of(self.kernel.flock(handle, operation, nodeid=self.inode))
-
-    async def close(self, handle: int, owner: int) -> None:
-        """What the kernel says when a process closes the only descriptor of an open file."""
-        await self.flush(handle, owner)
-        await self.kernel.release(handle, nodeid=self.inode)
-
-    async def flush(self, handle: int, owner: int) -> None:
-        """FLUSH, which need not have anything to do."""
-        assert await errno_of(self.kernel.flush(handle, nodeid=self.inode, lock_owner=owner)) in (
-            0,
-            errno.ENOSYS,
-        )
-
-    def claims(self) -> int:
-        """How many owners the daemon holds a description for."""
-        locks = self.kernel.session._context.locks
-        assert isinstance(locks, RealLocks)
-        return len(locks)
-
-
-async def asker(kernel: FakeKernel) -> Asker:
-    return Asker(kernel, (await kernel.lookup(_ROOT, b"file")).nodeid)
-
-
-async def errno_of(call: Awaitable[object]) -> int:
-    try:
-        await call
-    except OSError as error:
-        return error.errno or -1
-    return 0
 
 
 @pytest.fixture
@@ -152,7 +95,7 @@ async def test_owners_exclude_each_other(source: Path, way: tuple[Handlers, str]
         assert await ask.flock(one, UN) == 0
         assert await ask.flock(other, EX | NB) == 0
         routes = {each.route for each in kernel.requests if "LK" in each.name}
-        assert routes == {"daemon" if way[1] == _BYPASSED else "handler"}
+        assert routes == {"daemon" if way[1] == BYPASSED else "handler"}
 
 
 @pytest.mark.parametrize("name", ["async", "plain", "daemon"])
@@ -209,7 +152,7 @@ async def test_closing_gives_back(source: Path, way: tuple[Handlers, str]) -> No
 @pytest.mark.parametrize("plain", [False, True])
 async def test_handlers_hear_of_what_closing_gives_back(source: Path, plain: bool) -> None:
     handlers = KeepsItsOwnPlain() if plain else KeepsItsOwn()
-    async with fake_mount(handlers, source=source, policy=_HANDLED) as kernel:
+    async with fake_mount(handlers, source=source, policy=HANDLED) as kernel:
         ask = await asker(kernel)
         one = await ask.open()
         await ask.take(one, write(1, 0, 5))
@@ -292,209 +235,23 @@ async def test_a_plain_flush_is_served_though_it_is_interrupted(source: Path) ->
             assert handlers.flushed == number + 1
 
 
-# --- waiting -----------------------------------------------------------------------------------
+async def test_what_a_reader_has_begun_is_not_cancelled(source: Path) -> None:
+    """As where somebody dies, and so closes files: then a signal is pending all the time."""
+    tree = Tree(str(source), 256)
+    asked: list[int] = []
 
+    def function(header: Header, _body: object) -> bytes:
+        asked.append(header.unique)
+        return b"done"
 
-class Answered:
-    """Where tasks send their answers."""
-
-    def __init__(self) -> None:
-        self.errnos: list[int] = []
-
-    def reply(self, header: Header, payload: bytes) -> None:
-        self.errnos.append(0)
-
-    def refuse(self, header: Header, number: int) -> None:
-        self.errnos.append(number)
-
-
-async def test_an_interrupt_that_overtakes_its_request() -> None:
-    """A request becomes a task only when it has to wait; another reader may be quicker."""
-    answered = Answered()
-    with trio.fail_after(10):
-        async with trio.open_nursery() as nursery:
-            tasks = Tasks(nursery)
-            tasks.replies = answered
-            tasks.interrupt(8)
-            await trio.testing.wait_all_tasks_blocked()
-            for unique in (8, 10):
-                header = Header(0, Op.SETLKW, unique, 2, 0, 0, 1, 0)
-
-                async def wait() -> bytes:
-                    await trio.sleep(0.01)
-                    return b""
-
-                tasks.start(Job(Request(header, None, 0, []), wait, (), lambda payload: payload))
-            while len(answered.errnos) < 2:  # noqa: ASYNC110 - nobody tells of it
-                await trio.sleep(0.01)
-    assert sorted(answered.errnos) == [0, errno.EINTR]
-
-
-async def waits(ask: Asker, handle: int, lock: Lock) -> Any:
-    """A request that waits, as it should."""
-    body = bodies.Lock(handle, lock.owner, lock.start, lock.end, lock.type, lock.pid, 0)
-    answer = await ask.kernel.start(Op.SETLKW, ask.inode, body)
-    await trio.sleep(0.05)
-    assert not answer.has_come
-    return answer
-
-
-@pytest.fixture
-def only_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits is not asked again unless something has been given back."""
-    monkeypatch.setattr(locking, "_SHORTEST", 60.0)
-    monkeypatch.setattr(locking, "_LONGEST", 60.0)
-
-
-@pytest.mark.usefixtures("only_told")
-async def test_waiting_ends_with_what_is_given_back(
-    source: Path, way: tuple[Handlers, str]
-) -> None:
-    async with fake_mount(way[0], source=source, policy=way[1]) as kernel:
-        ask = await asker(kernel)
-        one, other = await ask.open(), await ask.open()
-
-        async def gives_back(action: Callable[[], Awaitable[object]]) -> None:
-            assert await ask.take(one, write(1)) == 0
-            answer = await waits(ask, other, write(2))
-            began = trio.current_time()
-            await action()
-            assert await errno_of(answer.payload()) == 0
-            assert trio.current_time() - began < 2
-            assert await ask.take(other, none(2)) == 0
-
-        await gives_back(lambda: ask.take(one, none(1)))
-        await gives_back(lambda: ask.flush(one, 1))
-        assert await ask.take(one, write(1)) == 0
-        answer = await waits(ask, other, read(2))
-        assert await ask.take(one, read(1)) == 0
-        assert await errno_of(answer.payload()) == 0
-        await ask.take(other, none(2))
-        assert await ask.take(one, write(1)) == 0
-        answer = await waits(ask, other, write(2))
-        await kernel.release(one, nodeid=ask.inode)
-        assert await errno_of(answer.payload()) == 0
-
-
-@pytest.mark.usefixtures("only_told")
-async def test_waiting_for_a_whole_file(source: Path, way: tuple[Handlers, str]) -> None:
-    async with fake_mount(way[0], source=source, policy=way[1]) as kernel:
-        ask = await asker(kernel)
-        one, other = await ask.open(), await ask.open()
-        assert await ask.flock(one, EX) == 0
-        body = bodies.Lock(other, 2, 0, (1 << 63) - 1, READ, 2, uapi.LOCK_FLOCK)
-        answer = await kernel.start(Op.SETLKW, ask.inode, body)
-        await trio.sleep(0.05)
-        assert not answer.has_come
-        assert await ask.flock(one, SH) == 0
-        assert await errno_of(answer.payload()) == 0
-
-
-async def test_waiting_for_who_locks_underneath(
-    source: Path, outside: Callable[[int, int, int], int]
-) -> None:
-    async with fake_mount(Locks(), source=source, policy=_HANDLED) as kernel:
-        ask = await asker(kernel)
-        handle = await ask.open()
-        outside(WRITE, 0, 0)
-        answer = await waits(ask, handle, write(1))
-        outside(NONE, 0, 0)
-        began = trio.current_time()
-        assert await errno_of(answer.payload()) == 0
-        assert trio.current_time() - began < 1
-
-
-async def test_interrupts_end_waiting(source: Path, way: tuple[Handlers, str]) -> None:
-    async with fake_mount(way[0], source=source, policy=way[1]) as kernel:
-        ask = await asker(kernel)
-        one, other = await ask.open(), await ask.open()
-        assert await ask.take(one, write(1)) == 0
-        answer = await waits(ask, other, write(2))
-        await kernel.interrupt(answer)
-        assert await errno_of(answer.payload()) == errno.EINTR
-        # At once, when the request may not even be a task.
-        for _ in range(20):
-            body = bodies.Lock(other, 2, 0, 0, WRITE, 2, 0)
-            answer = await kernel.start(Op.SETLKW, ask.inode, body)
-            await kernel.interrupt(answer)
-            assert await errno_of(answer.payload()) == errno.EINTR
-        assert await ask.take(one, none(1)) == 0
-        assert await ask.take(other, write(2)) == 0
-
-
-async def test_the_end_of_the_session_ends_waiting(source: Path, way: tuple[Handlers, str]) -> None:
-    with trio.fail_after(20):
-        async with fake_mount(way[0], source=source, policy=way[1]) as kernel:
-            ask = await asker(kernel)
-            one, other = await ask.open(), await ask.open()
-            assert await ask.take(one, write(1)) == 0
-            await waits(ask, other, write(2))
-
-
-@pytest.mark.parametrize("name", ["async", "plain", "daemon"])
-async def test_deadlocks_are_found(source: Path, name: str) -> None:
-    (source / "second").touch()
-    handler_class, policy = WAYS[name]
-    async with fake_mount(handler_class(), source=source, policy=policy) as kernel:
-        ask = await asker(kernel)
-        second = Asker(kernel, (await kernel.lookup(_ROOT, b"second")).nodeid)
-        handles = [await ask.open() for _ in range(3)]
-        others = [await second.open() for _ in range(3)]
-        # 1 has the first file, 2 its tail, 3 the second file; 1 waits for 2, and 2 for 3.
-        assert await ask.take(handles[0], write(1, 0, 5)) == 0
-        assert await ask.take(handles[1], write(2, 5, 5)) == 0
-        assert await second.take(others[2], write(3)) == 0
-        first = await waits(ask, handles[0], write(1, 5, 1))
-        last = await waits(second, others[1], write(2))
-        assert await ask.take(handles[2], write(3, 0, 1), wait=True) == errno.EDEADLK
-        # Whoever is told of it may give way.
-        assert await second.take(others[2], none(3)) == 0
-        assert await errno_of(last.payload()) == 0
-        assert await ask.take(handles[1], none(2)) == 0
-        assert await errno_of(first.payload()) == 0
-
-
-async def test_eagain_to_who_waits_is_no_answer(source: Path) -> None:
-    """The method is asked again, and what it says otherwise is the answer."""
-
-    class Counts(Locks):
-        asked = 0
-
-        async def setlk(self, fh: int, lock: Lock, wait: bool, ctx: Any) -> None:
-            self.asked += 1
-            assert wait
-            if self.asked < 4:
-                raise BlockingIOError(errno.EAGAIN, "not yet")
-            raise FUSEError(errno.EACCES)
-
-    handlers = Counts()
-    async with fake_mount(handlers, source=source) as kernel:
-        ask = await asker(kernel)
-        handle = await ask.open()
-        assert await ask.take(handle, write(1), wait=True) == errno.EACCES
-        assert handlers.asked == 4
-
-
-# --- a release that is under way ---------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["own", "own-plain", "async", "plain"])
-async def test_who_comes_after_a_close_finds_its_locks_free(source: Path, name: str) -> None:
-    """close(2) does not wait for RELEASE, but what its caller does next comes after it."""
-    handler_class, policy = WAYS[name]
-    async with fake_mount(handler_class(), source=source, policy=policy) as kernel:
-        ask = await asker(kernel)
-        other = await ask.open()
-        for _ in range(50):
-            one = await ask.open()
-            assert await ask.take(one, write(11)) == 0
-            assert await ask.flock(one, EX | NB) == 0
-            release = await kernel.start(Op.RELEASE, ask.inode, bodies.Release(one, 0, 0, 0))
-            assert await ask.take(other, write(2)) == 0
-            assert await ask.flock(other, EX | NB) == 0
-            await release.payload()
-            await ask.take(other, none(2))
-            await ask.flock(other, UN)
+    try:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            header = Header(0, Op.FLUSH, 8, 2, 0, 0, 1, 0)
+            assert await call_function(tree, function, header, None) == b"done"
+        assert asked == [0]  # by its number, a task is known already
+    finally:
+        tree.close()
 
 
 # --- what is negotiated ------------------------------------------------------------------------
@@ -547,3 +304,38 @@ async def test_flush_comes_only_for_locks_of_processes(source: Path) -> None:
             assert bool(opened.open_flags & uapi.FOPEN_NOFLUSH) is not needs
             found = await errno_of(kernel.flush(opened.handle, nodeid=ask.inode, lock_owner=1))
             assert found == (0 if needs else errno.ENOSYS)
+
+
+@pytest.mark.parametrize(
+    ("handlers", "opens"), [(Locks(), False), (Ready(), False), (Handlers(), True)]
+)
+async def test_the_kernel_does_not_open_by_itself_what_is_locked_or_polled_by_handle(
+    source: Path, handlers: Handlers, opens: bool
+) -> None:
+    """Tier inode of the first posting: without OPEN there is no handle, and no RELEASE."""
+    accepts = (Op.READ, Op.WRITE, Op.GETATTR, Op.STATX, Op.OPEN)
+    async with fake_mount(
+        handlers, source=source, policy="version: 1\n", bypass="ino-v1", accepts=accepts
+    ) as kernel:
+        entry = await kernel.lookup(ROOT, b"file")
+        assert isinstance(entry, Entry2Reply)
+        assert (Op.OPEN in kernel.masks[entry.backing_id]) is opens
+        assert Op.GETATTR in kernel.masks[entry.backing_id]
+
+
+async def test_descriptors_for_locks_are_counted(source: Path) -> None:
+    async with fake_mount(Locks(), source=source) as kernel:
+        ask = await asker(kernel)
+        handle = await ask.open()
+        descriptors = kernel.session._context.tree.descriptors
+        before, limit = descriptors.held, descriptors.limit
+        for owner in range(1, 6):
+            assert await ask.take(handle, read(owner)) == 0
+        assert descriptors.held == before + 5
+        descriptors.limit = 0
+        assert await ask.take(handle, read(7)) == errno.ENOLCK
+        descriptors.limit = limit
+        for owner in range(1, 6):
+            await ask.flush(handle, owner)
+        assert descriptors.held == before
+        assert ask.claims() == 0

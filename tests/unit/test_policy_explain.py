@@ -103,6 +103,18 @@ def test_the_word_that_decides() -> None:
     assert at(listed["readdir"]) == ("daemon", "first", 9, 11)
 
 
+def test_what_the_kernel_does_by_itself_is_only_told_of_where_a_handler_does_it() -> None:
+    words = {"getlk", "setlk", "setlkw", "flock", "poll"}
+    assert words.isdisjoint(lines_of("rules: [{deny: [open, all]}]"))
+    lines = lines_of(HANDLERS + "rules: [{name: mine, handle: [flock, setlk]}]\n")
+    assert lines.keys() & words == {"setlk", "setlkw", "flock"}
+    assert at(lines["flock"]) == ("handler", "mine", 3, 31)
+    assert at(lines["setlkw"]) == ("handler", "mine", 3, 38)
+    lines = lines_of(HANDLERS + "rules: [{name: mine, handle: locks, deny: open}]\n")
+    assert (lines["getlk"].route, lines["getlk"].why) == ("deny EACCES", "refused at open")
+    assert words.isdisjoint(lines_of(HANDLERS + "rules: [{handle: poll}]\n", type_name="directory"))
+
+
 def test_a_default_that_nobody_wrote_has_no_place() -> None:
     line = lines_of("")["read"]
     assert (line.route, line.rule, line.place, line.why) == ("kernel", "otherwise", None, "")
