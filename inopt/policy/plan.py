@@ -189,7 +189,31 @@ NEEDED: Final[Mapping[Op, tuple[int, ...]]] = MappingProxyType(
         Op.STATX: (Op.GETATTR, Op.STATX),
         Op.SETATTR: (Part.CHMOD, Part.CHOWN, Part.TRUNCATE, Part.UTIMENS),
         Op.READDIR: (Op.READDIR, Op.OPENDIR),
-        Op.OPEN: (Op.OPEN, Op.READ, Op.WRITE, Part.OVERWRITE, Part.MMAP, Part.TRUNCATE),
+        # Who opens without the daemon has no handle that anything else could be asked with; and
+        # the kernel itself must know, and remove, set-id bits then.
+        Op.OPEN: (
+            Op.OPEN,
+            Op.READ,
+            Op.WRITE,
+            Part.OVERWRITE,
+            Part.MMAP,
+            Part.TRUNCATE,
+            Op.GETATTR,
+            Op.STATX,
+            Part.CHMOD,
+            Part.CHOWN,
+            Part.UTIMENS,
+            Op.FLUSH,
+            Op.RELEASE,
+            Op.FSYNC,
+            Op.LSEEK,
+            Op.FALLOCATE,
+            Op.COPY_FILE_RANGE,
+            Op.COPY_FILE_RANGE_64,
+            Op.IOCTL,
+            Part.CHATTR,
+            Op.POLL,
+        ),
     }
 )
 

@@ -256,7 +256,25 @@ _SERVED_ALONE: Final = {
     "statx": ("getattr", "statx"),
     "setattr": ("chmod", "chown", "truncate", "utimens"),
     "readdir": ("readdir", "opendir"),
-    "open": ("open", "read", "write", "overwrite", "mmap", "truncate"),
+    "open": (
+        "open",
+        "read",
+        "write",
+        "overwrite",
+        "mmap",
+        "truncate",
+        "getattr",
+        "statx",
+        "chmod",
+        "chown",
+        "utimens",
+        "chattr",
+        "fsync",
+        "lseek",
+        "fallocate",
+        "ioctl",
+        *_COPYING,
+    ),
 }
 
 # --- one rule ----------------------------------------------------------------------------------

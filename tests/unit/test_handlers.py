@@ -840,8 +840,13 @@ async def test_two_writes_behind_the_end_do_not_overwrite_each_other(
             )
             for data in (b"1st.", b"2nd.")
         ]
-        await answers[0].payload()
-        with pytest.raises(PermissionError):
-            await answers[1].payload()
+        written = 0
+        for answer in answers:  # which of them is first nobody says
+            try:
+                await answer.payload()
+                written += 1
+            except PermissionError:
+                pass
+        assert written == 1
         assert await kernel.write(opened.handle, 8, b"3rd.", nodeid=entry.nodeid) == 4
-    assert (source / "log").read_bytes() == b"data1st.3rd."
+    assert (source / "log").read_bytes() in (b"data1st.3rd.", b"data2nd.3rd.")
