@@ -88,7 +88,7 @@ def test_doctor(found: tuple[Expected, Report]) -> None:
 def test_everything_is_as_on_the_bare_tree(found: tuple[Expected, Report]) -> None:
     for mounted in found[1].mounts:
         assert mounted.problems == [], mounted.stats["dialect"]
-    assert found[1].mounts[0].scenarios >= 10
+    assert found[1].mounts[0].scenarios >= 9
 
 
 def test_the_kernel_reads_and_writes(found: tuple[Expected, Report]) -> None:
