@@ -1,4 +1,4 @@
-"""``coherence: notify`` on other filesystems, protocols and dialects: see `notify.py`."""
+"""Changes underneath on other kernels: told of (`notify.py`), or right by itself (`at_once.py`)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ PACKAGES: Final = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs
 HERE: Final = Path(__file__).parent
 
 
-def notified(lab: Path, abi: str, kind: str, *arguments: str, append: str = "") -> dict[str, Any]:
-    """What the program in the lab has seen."""
+def seen_in_lab(
+    lab: Path, abi: str, kind: str, program: str, *arguments: str, append: str = ""
+) -> dict[str, Any]:
+    """What a program in the lab says at its end."""
     if shutil.which(f"mkfs.{kind}") is None:
         reason = f"mkfs.{kind} is missing: install {PACKAGES[kind]}"
         print(f"lab test skipped: {reason}")
@@ -27,7 +29,7 @@ def notified(lab: Path, abi: str, kind: str, *arguments: str, append: str = "") 
     if append:
         options += ["--append", append]
     done = subprocess.run(
-        [str(lab), *options, "--", sys.executable, str(HERE / "notify.py"), *arguments],
+        [str(lab), *options, "--", sys.executable, str(HERE / program), *arguments],
         cwd=HERE.parent.parent,
         capture_output=True,
         text=True,
@@ -36,6 +38,12 @@ def notified(lab: Path, abi: str, kind: str, *arguments: str, append: str = "") 
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def notified(lab: Path, abi: str, kind: str, *arguments: str, append: str = "") -> dict[str, Any]:
+    """What was seen of changes that the kernel was told of."""
+    answer = seen_in_lab(lab, abi, kind, "notify.py", *arguments, append=append)
     assert answer["watch_overflows"] == 1
     return answer
 
@@ -62,3 +70,10 @@ def test_the_inode_tier(lab: Path) -> None:
     """There the kernel answers for attributes by itself; names are still told of."""
     answer = notified(lab, "ino2", "ext4")
     assert (answer["coherence"], answer["tier"]) == ("fanotify", "inode")
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+def test_what_the_kernel_answers_by_itself(lab: Path, kind: str) -> None:
+    """It does not matter for how long it may believe what it was told."""
+    answer = seen_in_lab(lab, "ino2", kind, "at_once.py")
+    assert answer == {"tier": "inode", "asked": 0, "seen_late": True}

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
 from inopt.backing import tree as trees
@@ -340,6 +341,12 @@ def test_how_long_is_believed(mounted: Mounted, request: pytest.FixtureRequest) 
     assert validity(NAME | ATTRIBUTES) == (long[0], 0), "set-id files are asked for each time"
     assert validity(0) == (short[0], 0)
     (source / "file").chmod(0o755)
+    plan = file.plan
+    file.plan = msgspec.structs.replace(plan, attributes_unsure=True)
+    assert validity(NAME | ATTRIBUTES) == (long[0], 0), "the policy may answer otherwise"
+    file.plan = msgspec.structs.replace(plan, unsure=True)
+    assert validity(NAME | ATTRIBUTES) == (0, 0)
+    file.plan = plan
     mounted.coherence.believe_no_more()
     assert validity(NAME | ATTRIBUTES) == short
 
