@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 SRC    ?=
+FILES  ?= 20000
 INOPT_LAB ?= ../shared/lab
 export INOPT_LAB
 
@@ -12,13 +13,14 @@ export INOPT_LAB
 PACKAGES := acl attr e2fsprogs gcc libfuse3-dev pkg-config procps python3-dev util-linux \
             $(if $(wildcard $(INOPT_LAB)/run),qemu-system-x86 btrfs-progs xfsprogs)
 
-.PHONY: help setup demo test lint types bench clean
+.PHONY: help setup demo test lint types bench bench-lab clean
 
 help:
 	@echo "make demo [SRC=dir]   mount a directory, run a workload through it, compare, unmount"
 	@echo "make test             the whole test suite"
 	@echo "make lint types       ruff; mypy --strict"
 	@echo "make bench            speed against the bare tree and against peers"
+	@echo "make bench-lab        what tier inode is worth, on the lab's kernel (INOPT_LAB) [FILES=20000]"
 
 setup: $(VENV)/.ready
 
@@ -49,5 +51,10 @@ bench: setup
 	$(BIN)/python tests/bench/run.py --json bench.json
 	$(BIN)/python tests/bench/handlers.py
 
+bench-lab: setup
+	@sh .ci/install-packages e2fsprogs findutils gcc git
+	$(BIN)/python tests/bench/inode_tier.py --files $(FILES) --json bench-lab.json \
+	    --svg docs/bench-lab.svg
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis bench.json
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis bench.json bench-lab.json

@@ -1,0 +1,1 @@
+"""What tier inode is worth, on the lab kernel that has it."""

@@ -1,0 +1,159 @@
+"""The command line of the bench in the lab: boots it, shows what came out, draws the picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.lab.picture import draw, number_of
+from bench.lab.verdicts import REFERENCE, SHARE, WANTED, Speeds, judge, relative
+from bench.lab.workloads import WORKLOADS
+from bench.measure import report
+from bench.measure.programs import BenchError
+from bench.measure.scratch import compile_client
+from rich.console import Console
+from rich.table import Table
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+GUEST = Path(__file__).with_name("guest.py")
+_BOOTING = 60.0  # seconds
+# Names, found or missing, for an hour, so that they stay warm; and attributes not at all: then all
+# tiers promise the same about these, as tier inode serves them from the backing inode anyway.
+_POLICY = """version: 1
+require: none
+cache: {{entry: 1h, attributes: {attributes}, negative: {negative}}}
+"""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="What tier inode is worth, on the lab's kernel: tier inode with as many files"
+        f" as asked for, tiers rw and none with 1/{SHARE} of them."
+    )
+    parser.add_argument("--files", type=int, default=20_000, help="20000 by default")
+    parser.add_argument("--rounds", type=int, default=5, help="5 by default; slow ones get fewer")
+    parser.add_argument("--tiers", nargs="*", choices=REFERENCE, default=list(REFERENCE),
+                        help="only these")  # fmt: skip
+    parser.add_argument("--attributes", default="0s", metavar="TIME", help="0s by default")
+    parser.add_argument("--negative", default="1h", metavar="TIME", help="1h by default")
+    parser.add_argument("--fs", choices=("ext4", "xfs", "btrfs"), default="ext4")
+    parser.add_argument("--timeout", type=int, default=1800, help="seconds: 1800 by default")
+    parser.add_argument("--json", metavar="FILE", help="write all numbers there")
+    parser.add_argument("--svg", metavar="FILE", help="draw the picture there")
+    options = parser.parse_args()
+    if options.files < 1 or options.rounds < 1:
+        parser.error("--files and --rounds: at least 1")
+    for path in filter(None, (options.json, options.svg)):
+        if not Path(path).resolve().parent.is_dir():
+            parser.error(f"{path}: there is no such directory; make it first")
+    return options
+
+
+def find_lab() -> Path:
+    """The lab's run script. Raises `BenchError`, which says what is missing."""
+    run = (REPOSITORY / os.environ.get("INOPT_LAB", "../shared/lab") / "run").resolve()
+    if not run.exists():
+        raise BenchError(
+            f"no lab kernel at {run}: this bench needs a kernel with the inode tier;"
+            " set INOPT_LAB to the lab's folder (docs/kernel.md)"
+        )
+    if shutil.which("qemu-system-x86_64") is None:
+        raise BenchError("qemu-system-x86_64 is missing: install qemu-system-x86")
+    return run
+
+
+def run_in_lab(lab: Path, options: argparse.Namespace, policy: str, top: Path) -> dict[str, Any]:
+    """What `guest.py` found; what it says meanwhile is shown. Raises `BenchError`."""
+    client = compile_client(top)
+    # One processor: with two, how the emulator wakes the other one would be measured, too.
+    command = [
+        str(lab), "--abi", "ino2", "--fs", options.fs, "--cpus", "1", "--mem", "3072",
+        "--disk", "2000", "--timeout", str(options.timeout), "--", sys.executable, str(GUEST),
+        "--files", str(options.files), "--rounds", str(options.rounds), "--policy", policy,
+        "--tiers", *options.tiers, "--client", *client,
+    ]  # fmt: skip
+    last = ""
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                if last:
+                    print(last, end="", flush=True)
+                last = line
+            code = process.wait(_BOOTING)
+        except BaseException:
+            process.terminate()
+            raise
+    try:
+        answer: dict[str, Any] = json.loads(last)
+    except ValueError:
+        raise BenchError(f"the lab ended with exit code {code}, and: {last.strip()}") from None
+    if code:
+        raise BenchError(f"the lab ended with exit code {code}")
+    return answer
+
+
+def show(console: Console, answer: dict[str, Any], speeds: Speeds) -> None:
+    """Times and speeds, and how many requests were sent and operations served by the kernel."""
+    headings = ("files", "bare, s", "tier, s", "speed", "requests", "bypassed")
+    table = Table("workload", "tier", *headings, title="speed, where that of the bare tree is 1")
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for workload in WORKLOADS:
+        for tier, speed in speeds[workload.name].items():
+            seconds = answer["seconds"][workload.name]
+            counted = answer["counted"][workload.name][tier]
+            table.add_row(
+                workload.title,
+                tier,
+                f"{answer['files'][REFERENCE[tier]]:,}",
+                f"{min(seconds[REFERENCE[tier]]):.3f}",
+                f"{min(seconds[tier]):.3f}",
+                number_of(speed),
+                *(f"{sum(counted[kind].values()):,}" for kind in ("requests", "served")),
+            )
+    console.print(table)
+
+
+def main() -> int:
+    options = arguments()
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    policy = _POLICY.format(attributes=options.attributes, negative=options.negative)
+    # The guest does not see the host's /tmp.
+    with tempfile.TemporaryDirectory(prefix="inopt-bench-", dir="/var/tmp") as top:
+        try:
+            answer = run_in_lab(find_lab(), options, policy, Path(top))
+        except BenchError as error:
+            print(f"bench-lab: {error}", file=sys.stderr)
+            return 2
+    speeds = relative(answer["seconds"])
+    if options.tiers:
+        show(console, answer, speeds)
+    verdicts = judge(speeds)
+    report.show_verdicts(console, verdicts)
+    titles = {workload.name: workload.title for workload in WORKLOADS}
+    caption = (
+        f"{options.files:,} files, tiers rw and none 1/{SHARE} of them; {options.fs},"
+        f" Linux {answer['kernel']}, {answer['processor']}"
+    )
+    if options.svg:
+        Path(options.svg).write_text(draw(speeds, titles, WANTED, caption), encoding="utf-8")
+    if options.json:
+        facts = {
+            "filesystem": options.fs,
+            "policy": policy,
+            "speeds": speeds,
+            "goals": [asdict(verdict) for verdict in verdicts],
+        }
+        report.save(options.json, facts | answer)
+    return 0
