@@ -47,7 +47,7 @@ def draw(
         parts += [square, _text(legend + 18, 24, f"tier {tier}")]
         legend += 100
     parts += [_line(legend + 6, 12, 28, "5 3"), _text(legend + 18, 24, "goal of tier inode")]
-    parts.append(_text(_LEFT, bottom + 22, caption))
+    parts.append(_text(10, bottom + 22, caption))
     total = bottom + 36
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {total}"'
