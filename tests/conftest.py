@@ -7,7 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support.mounting import in_place, mounted_paths, why_no_host
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("inopt", deadline=None)
+settings.load_profile("inopt")
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-from bypassed import INOPT, SCRATCH, connection, numbers_in, stats, until
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lab.bypassed import INOPT, SCRATCH, connection, numbers_in, stats, until
 
 BACK: Final = SCRATCH / "back"
 MOUNT: Final = SCRATCH / "mnt"
@@ -130,17 +132,17 @@ def reused(seconds: float) -> dict[str, Any]:
         os.utime(name(root), ns=(1, 2))
         os.truncate(name(root), 4)
 
-    both = (BACK, MOUNT)
-    operations: list[Callable[[], object]] = []
-    for root in both:
-        operations += [
-            lambda root=root: write(root),
-            lambda root=root: name(root).mkdir(),
-            lambda root=root: name(root).symlink_to("n0"),
-            lambda root=root: name(root).unlink(),
-            lambda root=root: name(root).rmdir(),
-            lambda root=root: name(root).rename(name(root)),
+    def on(root: Path) -> list[Callable[[], object]]:
+        return [
+            lambda: write(root),
+            lambda: name(root).mkdir(),
+            lambda: name(root).symlink_to("n0"),
+            lambda: name(root).unlink(),
+            lambda: name(root).rmdir(),
+            lambda: name(root).rename(name(root)),
         ]
+
+    operations = on(BACK) + on(MOUNT)
     operations += [
         lambda: read(MOUNT),
         lambda: change(MOUNT),

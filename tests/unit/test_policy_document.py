@@ -201,4 +201,4 @@ def test_hostile_numbers_take_no_time() -> None:
         "1." + "9" * 10**6,
     ):
         assert "characters, where 32 are enough" in noted(f"a: {number}")[0]
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60  # seconds; it would be hours

@@ -165,7 +165,7 @@ def test_long_values_are_shortened() -> None:
 def test_many_mistakes_take_not_long(text: str) -> None:
     began = time.monotonic()
     assert lines(text)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 60  # seconds; it was many minutes
 
 
 def test_ten_thousand_rules() -> None:
