@@ -147,7 +147,8 @@ def watch_for(prepared: Prepared, tree: Tree) -> Watch | None:
             f"{place}: coherence 'notify': source '{source}' cannot be watched: {error}: use "
             "'coherence: timeout'"
         ) from error
-    _log.info("changes underneath are watched", by=watch.kind, **({"because": but} if but else {}))
+    because = {"because": but} if but else {}
+    _log.info("changes underneath are watched", by=watch.kind, **because, **watch.facts())
     return watch
 
 

@@ -17,32 +17,13 @@ from typing import Any, Final
 import pytest
 from support import underneath
 from support.mounting import Mount, in_place, mounted
-from support.programs import events, filesystem_in, python_program, sh, socket_of, within
-
-from inopt.session import asking
+from support.notifying import notified, policy_in, stats
+from support.programs import events, filesystem_in, python_program, sh, within
 
 pytestmark = pytest.mark.host
 
-POLICY: Final = "version: 1\ncache: {coherence: notify, negative: 1h}\n"
-NO_FANOTIFY: Final = {"INOPT_NO_FANOTIFY": "1"}
 SETTLED: Final = 0.3  # seconds after which nothing old may be seen any more
 QUEUE: Final = Path("/proc/sys/fs/fanotify/max_queued_events")
-
-
-def stats(mount: Mount) -> dict[str, Any]:
-    return asking.ask(str(socket_of(mount)), "stats")
-
-
-@contextmanager
-def notified(place: Path, *arguments: str, kind: str = "fanotify") -> Iterator[Mount]:
-    (place / "policy.yaml").write_text(POLICY)
-    environment = {} if kind == "fanotify" else NO_FANOTIFY
-    source, mountpoint = place / "src", place / "mnt"
-    with mounted(
-        source, mountpoint, *arguments, policy=place / "policy.yaml", environment=environment
-    ) as mount:
-        assert stats(mount)["coherence"] == kind
-        yield mount
 
 
 @contextmanager
@@ -67,17 +48,13 @@ def walking(path: Path, count: int) -> Iterator[list[subprocess.Popen[str]]]:
 @pytest.mark.parametrize("way", ["none-fanotify", "rw-fanotify", "rw-inotify"])
 def test_random_changes_while_others_look(place: Path, way: str) -> None:
     """After a moment the mount is what the tree is, to the nanosecond, whatever was cached."""
-    tier, kind = way.split("-")
     seed = random.randrange(1 << 30)
     chance = random.Random(seed)
-    with (
-        notified(place, "--tier", tier, kind=kind) as mount,
-        walking(mount.path, 2) as walkers,
-    ):
+    with notified(place, way) as mount, walking(mount.path, 2) as walkers:
         for turn in range(40):
             for _ in range(chance.randrange(5, 60)):
                 top = mount.source if chance.random() < 0.8 else mount.path
-                underneath.change(str(top), chance, links=kind == "fanotify")
+                underneath.change(str(top), chance, links="fanotify" in way)
                 if chance.random() < 0.2:
                     time.sleep(chance.random() * 0.01)
             for walker in walkers:
@@ -101,7 +78,7 @@ def is_stopped(pid: int) -> bool:
 @pytest.mark.parametrize("kind", ["fanotify", "inotify"])
 def test_more_changes_than_can_be_noticed(place: Path, kind: str) -> None:
     """A daemon that sleeps meanwhile has them lost; then everything is asked for again."""
-    with notified(place, kind=kind) as mount:
+    with notified(place, f"auto-{kind}") as mount:
         for number in range(200):
             (mount.source / f"file{number}").touch()
         (mount.source / "gone").touch()
@@ -139,9 +116,8 @@ def test_the_end_of_a_mount(place: Path) -> None:
     (place / "own").mkdir()
     with filesystem_in(place / "own") as source:
         for name in ("first", "second"):
-            (place / "policy.yaml").write_text(POLICY)
             (place / name).mkdir()
-            mount = Mount(source, place / name, policy=str(place / "policy.yaml"))
+            mount = Mount(source, place / name, policy=str(policy_in(place)))
             (source / "file").touch()
             os.stat(mount.path / "file")
             flood = subprocess.Popen(
@@ -230,7 +206,7 @@ def embedded(place: Path, what: str) -> tuple[dict[str, Any], str]:
     for name in ("src", "mnt"):
         (place / name).mkdir()
     (place / "src" / "file").touch()
-    (place / "policy.yaml").write_text(POLICY)
+    policy_in(place)
     places = [str(place / name) for name in ("src", "mnt", "policy.yaml")]
     done = subprocess.run(
         [sys.executable, "-c", EMBEDDED, *places, what],
@@ -264,9 +240,8 @@ def test_a_watch_that_fails(place: Path) -> None:
 @pytest.mark.parametrize("kind", ["ext4", "tmpfs"])
 def test_other_filesystems(host: None, kind: str) -> None:
     with in_place("other") as place, filesystem_of(place, kind) as source:
-        (place / "policy.yaml").write_text(POLICY)
         (source / "file").write_text("old")
-        with mounted(source, place / "mnt", policy=place / "policy.yaml") as mount:
+        with mounted(source, place / "mnt", policy=policy_in(place)) as mount:
             assert stats(mount)["coherence"] == "fanotify"
             assert (mount.path / "file").read_text() == "old"
             (source / "file").write_text("newer")

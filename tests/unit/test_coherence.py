@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-import struct
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import msgspec
 import pytest
+from support.notifications import Kernel, Message
 
 from inopt.backing import tree as trees
 from inopt.backing.attach import Attachments
@@ -23,7 +22,6 @@ from inopt.backing.tree import Tree
 from inopt.backing.watch.changes import ATTRIBUTES, NAME, Changes
 from inopt.handlers.placement import Placement
 from inopt.handlers.serve import Context
-from inopt.kernel.device import Device
 from inopt.kernel.dialects import PLAIN
 from inopt.kernel.negotiate import Terms
 from inopt.ops import OpsMask
@@ -31,13 +29,8 @@ from inopt.policy.compiled import CompiledPolicy
 from inopt.policy.load import parse_policy
 from inopt.policy.rules import compile_rules
 from inopt.session.coherence import Coherence
-from inopt.session.telling import MOST_TELLERS, Tellers
-from inopt.wire import notifications
 from inopt.wire.replies import Attributes, Validity
-from inopt.wire.uapi import EXPIRE_ONLY, InitFlag, NotifyCode
-
-HEADER = struct.Struct("<IiQ")
-Message = tuple[Any, ...]
+from inopt.wire.uapi import InitFlag
 
 
 class Script:
@@ -81,53 +74,6 @@ class Script:
         self.closed = True
         os.close(self.descriptor)
         os.close(self._write)
-
-
-class Kernel:
-    """What stands for /dev/fuse: it takes notes of what is written, and may refuse."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.device = Device(10_000)
-        self.written: list[Message] = []
-        self.refuse: Callable[[Message], bool] = lambda _: False
-        self.hold: Callable[[Message], None] = lambda _: None
-        write = os.write
-
-        def written(descriptor: int, data: bytes) -> int:
-            if descriptor != self.device.descriptor:
-                return write(descriptor, data)
-            message = self._decode(data)
-            self.hold(message)
-            if self.refuse(message):
-                raise OSError(errno.ENOENT, "unknown")
-            self.written.append(message)
-            return len(data)
-
-        monkeypatch.setattr(os, "write", written)
-
-    def _decode(self, data: bytes) -> Message:
-        _, code, unique = HEADER.unpack_from(data)
-        assert unique == 0
-        body = data[HEADER.size :]
-        if code == NotifyCode.INVAL_INODE:
-            nodeid, offset, length = struct.unpack("<Qqq", body)
-            assert length == 0
-            return ("attributes" if offset < 0 else "data", nodeid)
-        if code == NotifyCode.INVAL_ENTRY:
-            nodeid, length, flags = struct.unpack_from("<QII", body)
-            assert len(body) == 16 + length + 1
-            return ("expire" if flags == EXPIRE_ONLY else "name", nodeid, body[16:-1])
-        assert code == NotifyCode.INC_EPOCH
-        return ("epoch",)
-
-    def wait(self, count: int) -> list[Message]:
-        """What has been written when it is *count*, and nothing more comes."""
-        end = time.monotonic() + 5
-        while len(self.written) < count and time.monotonic() < end:
-            time.sleep(0.005)
-        time.sleep(0.06)
-        written, self.written = self.written, []
-        return sorted(written, key=str)
 
 
 class Mounted:
@@ -400,60 +346,3 @@ def test_a_name_given_to_another_while_it_is_looked_at(
     assert (inode.number, attributes.inode) == (number, number)
     assert inode.lookups == 1
     assert len(mounted.tree.table) == 2, "the earlier one is not counted"
-
-
-# --- the tellers -------------------------------------------------------------------------------
-
-
-def test_what_is_held_up_holds_up_nothing_else(kernel: Kernel) -> None:
-    told: list[bytes] = []
-    tellers = Tellers(kernel.device, told.extend)
-    release = threading.Event()
-
-    def hold(message: Message) -> None:
-        if message[1] < 4:
-            assert release.wait(10)
-
-    kernel.hold = hold
-
-    def name(nodeid: int, text: bytes) -> bytes:
-        return notifications.invalidate_entry(nodeid, text)
-
-    end = time.monotonic() + 5
-    tellers.tell(1, [name(1, b"a"), name(1, b"b")])
-    while tellers.behind and time.monotonic() < end:
-        time.sleep(0.005)
-    for nodeid in (1, 2, 3, 4, 5):
-        tellers.tell(nodeid, [name(nodeid, b"a"), name(nodeid, b"b")])
-    while tellers.behind and time.monotonic() < end and len(kernel.written) < 4:
-        tellers.help()
-        time.sleep(0.005)
-    both = [("name", nodeid, text) for nodeid in (4, 5) for text in (b"a", b"b")]
-    assert kernel.wait(4) == both
-    assert tellers.behind, "more about the first one waits for it"
-    release.set()
-    assert len(kernel.wait(8)) == 8
-    assert not tellers.behind
-    assert tellers.close(5)
-    assert len(told) == 12
-
-
-def test_all_tellers_held_up(kernel: Kernel) -> None:
-    tellers = Tellers(kernel.device, lambda _: None)
-    release = threading.Event()
-    kernel.hold = lambda _: assert_(release.wait(10))
-    for nodeid in range(50):
-        tellers.tell(nodeid, [notifications.invalidate_inode(nodeid, 0, 0)])
-    before = threading.active_count()
-    for _ in range(50):
-        tellers.help()
-        time.sleep(0.002)
-    assert threading.active_count() - before < MOST_TELLERS
-    assert not tellers.close(0.1), "they are held up"
-    release.set()
-    assert tellers.close(5)
-    assert len(kernel.written) <= MOST_TELLERS, "what waited is dropped"
-
-
-def assert_(value: bool) -> None:
-    assert value

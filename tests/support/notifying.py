@@ -1,0 +1,87 @@
+"""Mounts under ``coherence: notify``, and how soon something shows in them."""
+
+from __future__ import annotations
+
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from inopt.session import asking
+from support.mounting import Mount, mounted
+from support.programs import socket_of
+
+POLICY: Final = "version: 1\ncache: {coherence: notify, negative: 1h}\n"
+NO_FANOTIFY: Final = {"INOPT_NO_FANOTIFY": "1"}
+LATEST: Final = 3.0  # seconds: how long a loaded machine may take
+TYPICAL: Final = 0.1
+
+
+def policy_in(place: Path, text: str = POLICY) -> Path:
+    (place / "policy.yaml").write_text(text)
+    return place / "policy.yaml"
+
+
+def environment(kind: str) -> dict[str, str]:
+    return {} if kind == "fanotify" else NO_FANOTIFY
+
+
+@contextmanager
+def notified(place: Path, way: str) -> Iterator[Mount]:
+    """A mount in *place* by a tier and a watch, such as ``rw-inotify``."""
+    tier, kind = way.split("-")
+    with mounted(
+        place / "src",
+        place / "mnt",
+        "--tier",
+        tier,
+        policy=policy_in(place),
+        environment=environment(kind),
+    ) as mount:
+        assert stats(mount)["coherence"] == kind
+        yield mount
+
+
+def stats(mount: Mount) -> dict[str, Any]:
+    """What ``inopt stats`` says, without a process for it."""
+    return asking.ask(str(socket_of(mount)), "stats")
+
+
+def reload(mount: Mount) -> None:
+    """Have the policy read again."""
+    asking.ask(str(socket_of(mount)), "reload", 60)
+
+
+def requests(mount: Mount) -> int:
+    """How many lookups and questions for attributes have reached the daemon."""
+    told = stats(mount)
+    return sum(told[name]["daemon"] for name in ("LOOKUP", "GETATTR", "READDIRPLUS"))
+
+
+def shows(check: Callable[[], bool]) -> float:
+    """The seconds until *check* comes true."""
+    began = time.monotonic()
+    while time.monotonic() - began < LATEST:
+        with suppress(OSError):
+            if check():
+                return time.monotonic() - began
+        time.sleep(0.001)
+    raise AssertionError(f"not seen after {LATEST} seconds")
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def mtime(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+def links(path: Path) -> int:
+    return path.stat().st_nlink
