@@ -66,6 +66,13 @@ def _permitted(acl: bytes, mode: int) -> int:
     return mode & int(by_tag.get(_ACL_USER, 7) << 6 | group << 3 | by_tag.get(_ACL_OTHER, 7))
 
 
+def _walk(policy: CompiledPolicy, names: list[bytes]) -> State:
+    state = policy.start
+    for name in names:
+        state = state.step(name)
+    return state
+
+
 def _no_xattr(_name: str) -> bytes | None:
     return None
 
@@ -100,15 +107,9 @@ class Placement:
             return position
         if not directory.is_directory:
             fail(errno.ENOTDIR)
-        state = self._walk(self.tree.location(directory))
+        state = _walk(self.policy, self.tree.location(directory))
         directory.position = state
         directory.plan = None
-        return state
-
-    def _walk(self, names: list[bytes]) -> State:
-        state = self.policy.start
-        for name in names:
-            state = state.step(name)
         return state
 
     def step(self, parent: Inode, name: bytes) -> State:
@@ -203,7 +204,7 @@ class Placement:
             return True
         earlier: Plan | None = inode.plan
         try:
-            state = self._walk(self.tree.location(inode))
+            state = _walk(self.policy, self.tree.location(inode))
             attributes = self.tree.attributes(inode)
         except OSError:
             return False
@@ -219,9 +220,7 @@ class Placement:
     def plan_under(self, policy: CompiledPolicy, inode: Inode) -> Plan | None:
         """The plan that *inode* would have under *policy*; None if its place cannot be told."""
         try:
-            state = policy.start
-            for name in self.tree.location(inode):
-                state = state.step(name)
+            state = _walk(policy, self.tree.location(inode))
             attributes = self.tree.attributes(inode)
             return policy.plan(state, attributes, self.reader(inode), linked=False)
         except OSError:

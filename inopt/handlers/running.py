@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import inspect
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from functools import partial
 from threading import get_ident
 from typing import Any, Final
@@ -84,15 +84,6 @@ def with_guard(serve: Serve, guard: Guard) -> Serve:
     """*serve*, which `is_async`, when it is its turn and may still be done."""
     assert isinstance(serve, partial)  # noqa: S101 - so it is
     return partial(serve, guard=guard)
-
-
-def split(table: Sequence[Serve | None]) -> tuple[frozenset[int], frozenset[int]]:
-    """The opcodes that a table serves by async methods, and by plain ones."""
-    served = [(opcode, serve) for opcode, serve in enumerate(table) if serve is not None]
-    return (
-        frozenset(opcode for opcode, serve in served if is_async(serve)),
-        frozenset(opcode for opcode, serve in served if not is_async(serve)),
-    )
 
 
 def split_methods(handlers: pyfuse3.Operations) -> tuple[frozenset[int], frozenset[int]]:

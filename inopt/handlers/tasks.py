@@ -96,9 +96,6 @@ class Tasks:
         if timeout is not None:
             nursery.start_soon(self._watch, timeout)
 
-    def __len__(self) -> int:
-        return len(self._pending)
-
     def begin(self, header: Header, scope: trio.CancelScope | None = None) -> None:
         """A request is served from now on; called by any thread."""
         now = time.monotonic()

@@ -27,7 +27,6 @@ from inopt.handlers.running import (
     methods_of,
     overrides,
     served_by,
-    split,
     split_methods,
 )
 from inopt.handlers.serve import Context, Serve, operations
@@ -206,7 +205,7 @@ class Policing:
         self.handlers = await self._make(self.prepared)
         if self.handlers is not None and is_stock(self.prepared):
             self.table[:] = stock_table(self.handlers, self._context, self._tasks)
-            self.served_by = split(self.table)
+            self.served_by = split_methods(self.handlers)
             return
         if not _has_method(self.prepared, "poll"):
             self.table[Op.POLL] = None  # ENOSYS: the kernel does not ask again
