@@ -14,6 +14,7 @@ FLOORS = [
     {"wire"},
     {"kernel"},
     {"backing"},
+    {"layers"},
     {"policy"},
     {"handlers"},
     {"session"},

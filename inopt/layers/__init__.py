@@ -1,0 +1,1 @@
+"""Several directory trees seen as one, the topmost writable, in the kernel's overlayfs format."""
