@@ -58,7 +58,7 @@ class Format:
             raise
 
     def opaqueness(self, directory: int, name: bytes = b"") -> bytes:
-        """``y``: nothing below a directory shows; ``x``: it may have xattr whiteouts; else empty."""
+        """``y``: nothing below a directory shows; ``x``: it may have xattr whiteouts."""
         return self.read(self.opaque, directory, name) or b""
 
     def shown(self, name: str) -> str | None:
