@@ -112,6 +112,8 @@ class AttachedInodes:
             return backing_id
 
     def _may_stay(self, inode: Inode, mask: OpsMask, attributes: Attributes) -> bool:
+        if not self._tree.may_attach(inode):
+            return False
         if not stat.S_ISREG(attributes.mode):
             return True
         if inode.never_bypass:

@@ -75,6 +75,16 @@ class OpenFile:
             tree.descriptors.held += 1
             return self.descriptor
 
+    def reopen(self, tree: Tree) -> None:
+        """Go on with the file that the inode leads to now, unless the kernel has the earlier one.
+
+        The earlier descriptor may be in use by another thread for the moment.
+        """
+        if self.descriptor >= 0 and not self.bypasses:
+            earlier = self.descriptor
+            self.descriptor = tree.open(self.inode, self.flags & ~_ONCE)
+            tree.descriptors.retire(earlier)
+
     def close(self, tree: Tree) -> None:
         """Close the descriptor, if there is one."""
         if self.descriptor >= 0:
@@ -125,10 +135,9 @@ class OpenDirectory:
         *buffer* is used for getdents64(2) when none is at hand.
         """
         if self._next == len(self._entries):
-            filled = syscalls.getdents(self.descriptor, buffer)
-            self._entries = _parse(buffer, filled)
+            self._entries = read_entries(self.descriptor, buffer)
             self._next = 0
-            if not filled:
+            if not self._entries:
                 return None
         return self._entries[self._next]
 
@@ -142,6 +151,11 @@ class OpenDirectory:
         if self.descriptor >= 0:
             tree.descriptors.held -= 1
             os.close(self.descriptor)
+
+
+def read_entries(descriptor: int, buffer: ctypes.Array[ctypes.c_char]) -> list[DirectoryEntry]:
+    """The next entries of an open directory, none at its end; *buffer*: for getdents64(2)."""
+    return _parse(buffer, syscalls.getdents(descriptor, buffer))
 
 
 def _parse(buffer: ctypes.Array[ctypes.c_char], filled: int) -> list[DirectoryEntry]:
@@ -188,6 +202,10 @@ class Handles(Generic[Opened]):
     def get_or_none(self, handle: int) -> Opened | None:
         """What *handle* names, None for a handle that is not open."""
         return self._opened.get(handle)
+
+    def of(self, inode: Inode) -> list[Opened]:
+        """All that is open of *inode*."""
+        return [opened for opened in list(self._opened.values()) if opened.inode is inode]
 
     def remove(self, handle: int) -> Opened | None:
         """Take *handle* out of the table."""

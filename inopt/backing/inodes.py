@@ -33,7 +33,8 @@ class Inode:
     which belongs to `inopt.backing.attach`; ``attached`` is what the kernel has of it from its
     lookup on, or the errno why it has nothing, which belongs to `inopt.backing.attached`;
     ``position`` and ``plan`` are what the policy makes of it, which belongs to
-    `inopt.handlers.placement`; ``never_bypass`` and ``user`` are the wish and the state of a
+    `inopt.handlers.placement`; ``layers`` is where it stands in layers, which belongs to
+    `inopt.layers`; ``never_bypass`` and ``user`` are the wish and the state of a
     user's handler. ``lent``: how many of its ``lookups`` are the handlers', who have made them and
     neither passed them on to the kernel nor given them back.
     """
@@ -46,6 +47,7 @@ class Inode:
         "handle",
         "io",
         "is_directory",
+        "layers",
         "lent",
         "lookups",
         "never_bypass",
@@ -79,6 +81,7 @@ class Inode:
         self.attached: object | None = None
         self.position: Any = None
         self.plan: Any = None
+        self.layers: Any = None
         self.never_bypass = False
         self.user: Any = None
 
@@ -227,10 +230,23 @@ class InodeTable:
                 self._by_handle[handle] = inode
             return inode, True
 
-    def count_again(self, inode: Inode) -> None:
-        """Count one more lookup of an inode that is in the table."""
+    def count_again(self, inode: Inode) -> bool:
+        """Count one more lookup of an inode; False if it is not in the table any more."""
         with self._lock:
+            if self._inodes.get(inode.nodeid) is not inode:
+                return False
             inode.lookups += 1
+            return True
+
+    def rename(self, inode: Inode, key: Key) -> None:
+        """From now on *inode* is what *key* leads to, and keeps its nodeid and its number."""
+        with self._lock:
+            nodeid = inode.nodeid
+            earlier = self._keys.get(nodeid)
+            if earlier is not None and self._aliases.get(earlier) == nodeid:
+                del self._aliases[earlier]
+            self._aliases[key] = nodeid
+            self._keys[nodeid] = key
 
     def forget(self, nodeid: int, count: int) -> Inode | None:
         """Take *count* lookups back. Returns the inode if that was the last, else None."""

@@ -23,7 +23,7 @@ from inopt.backing.watch.changes import Watch
 from inopt.wire.directory import DOTS
 from inopt.wire.replies import Attributes
 
-_HANDLE_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+HANDLE_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 # File handles kept for NFS clients after the kernel has forgotten the inode: some 200 bytes each.
 _REMEMBERED: Final = 20_000
 _BTIME: Final = syscalls.STATX_BTIME
@@ -53,15 +53,34 @@ def key_of(attributes: Attributes) -> Key:
     )
 
 
+def identify(directory: int, name: bytes) -> tuple[bytes, Attributes] | None:
+    """The file handle and the attributes of a name; None where only a descriptor can tell.
+
+    The name may be given to another inode between the two calls. So the handle comes first, and
+    counts only if it tells its inode number and that is the one of the attributes: then the worst
+    is a handle of an inode that is gone, which answers ``ESTALE`` when it is used.
+    """
+    try:
+        handle = syscalls.name_to_handle(directory, name)[0]
+    except OSError as error:
+        if error.errno == errno.EOPNOTSUPP:
+            return None
+        raise
+    attributes = attributes_of(directory, name)
+    return (handle, attributes) if inode_number_of(handle) == attributes.inode else None
+
+
 class Tree:
     """One directory and all that is below it.
 
-    Parameters: *source*, the directory; *budget*, how many descriptors the daemon may hold.
+    Parameters: *source*, the directory; *budget*, how many descriptors the daemon may hold;
+    *descriptor*, one of the directory, if it is open already (it is taken over).
     Raises `OSError` if *source* cannot be opened as a directory.
     """
 
-    def __init__(self, source: str, budget: int) -> None:
-        descriptor = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    def __init__(self, source: str, budget: int, descriptor: int = -1) -> None:
+        if descriptor < 0:
+            descriptor = os.open(source, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         attributes = attributes_of(descriptor)
         root_filesystem = Filesystem(
             attributes.mount_id,
@@ -126,25 +145,17 @@ class Tree:
             found = self._resolve_by_name(directory, name)
             if found is not None:
                 return found
-        return self.adopt(os.open(name, _HANDLE_FLAGS, dir_fd=directory))
+        return self.adopt(os.open(name, HANDLE_FLAGS, dir_fd=directory))
 
     def _resolve_by_name(self, directory: int, name: bytes) -> tuple[Inode, Attributes] | None:
-        """Look up without opening; None where only a descriptor can tell.
-
-        The name may be given to another inode between the two calls. So the handle comes first,
-        and counts only if it tells its inode number and that is the one of the attributes: then
-        the worst is a handle of an inode that is gone, which answers ``ESTALE`` when it is used.
-        """
-        try:
-            handle = syscalls.name_to_handle(directory, name)[0]
-        except OSError as error:
-            if error.errno == errno.EOPNOTSUPP:
-                return None
-            raise
+        """Look up without opening; None where only a descriptor can tell."""
+        identity = identify(directory, name)
+        if identity is None:
+            return None
+        handle, attributes = identity
         known = self.watch is None or handle in (self.table.by_handle or ())
-        attributes = attributes_of(directory, name)
         filesystem = self._filesystems.get(attributes.mount_id)
-        if filesystem is None or inode_number_of(handle) != attributes.inode:
+        if filesystem is None:
             return None
         key = key_of(attributes)
         if key == self._root_key:
@@ -253,7 +264,7 @@ class Tree:
             if parent is not self.root:
                 self.table.count_again(parent)
             return parent, self.attributes(parent)
-        above = os.open(b"..", _HANDLE_FLAGS, dir_fd=self.descriptor(parent))
+        above = os.open(b"..", HANDLE_FLAGS, dir_fd=self.descriptor(parent))
         try:
             self._require_below_root(above)
         except BaseException:
@@ -271,7 +282,7 @@ class Tree:
         if not handle:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         filesystem = self.root.filesystem
-        descriptor = syscalls.open_by_handle(filesystem.descriptor, handle, _HANDLE_FLAGS)
+        descriptor = syscalls.open_by_handle(filesystem.descriptor, handle, HANDLE_FLAGS)
         inode, attributes = self.adopt(descriptor)
         if inode.position is None:
             inode.position = position
@@ -283,7 +294,7 @@ class Tree:
         try:
             key = key_of(attributes_of(step))
             while key != self._root_key:
-                above = os.open(b"..", _HANDLE_FLAGS, dir_fd=step)
+                above = os.open(b"..", HANDLE_FLAGS, dir_fd=step)
                 os.close(step)
                 step = above
                 previous, key = key, key_of(attributes_of(step))
@@ -304,13 +315,13 @@ class Tree:
             return descriptor
         if not inode.is_directory:
             # Not kept: a descriptor would keep the space of a file that is removed underneath.
-            descriptor = self._open_handle(inode, _HANDLE_FLAGS)
+            descriptor = self._open_handle(inode, HANDLE_FLAGS)
             self.descriptors.retire(descriptor)
             return descriptor
         descriptor = self.descriptors.get(inode.nodeid)
         if descriptor >= 0:
             return descriptor
-        return self.descriptors.put(inode.nodeid, self._open_handle(inode, _HANDLE_FLAGS))
+        return self.descriptors.put(inode.nodeid, self._open_handle(inode, HANDLE_FLAGS))
 
     def path(self, inode: Inode) -> bytes:
         """A path that leads to *inode* itself, for calls that take no descriptor (proc(5))."""
@@ -347,7 +358,7 @@ class Tree:
         if self._quiet_mount < 0 or inode.filesystem is not self.root.filesystem:
             yield descriptor
             return
-        quiet = syscalls.open_by_handle(self._quiet_mount, inode.handle, _HANDLE_FLAGS)
+        quiet = syscalls.open_by_handle(self._quiet_mount, inode.handle, HANDLE_FLAGS)
         try:
             yield quiet
         finally:
@@ -383,12 +394,40 @@ class Tree:
         """The attributes of *inode* now."""
         return attributes_of(self.descriptor(inode))
 
+    # --- what other kinds of trees do otherwise ------------------------------------------------
+
+    def holder(self, directory: Inode, name: bytes) -> int:
+        """A descriptor of the backing directory that has *name* of *directory*, if any has."""
+        del name
+        return self.descriptor(directory)
+
+    def prepare_change(self, inode: Inode, *, content: bool = True) -> None:
+        """*inode* is about to be changed; *content*: not only to be truncated to nothing."""
+
+    def prepare_open(self, inode: Inode, flags: int) -> int:
+        """*inode* is about to be opened with flags of open(2); returns those for the backing."""
+        del inode
+        return flags
+
+    def may_attach(self, inode: Inode) -> bool:
+        """Whether *inode* leads to one backing file, and to all of it, as long as it is known."""
+        del inode
+        return True
+
+    def stored(self, name: bytes) -> bytes:
+        """What an extended attribute is called in the backing tree."""
+        return name
+
+    def shown(self, name: str) -> str | None:
+        """What an extended attribute of the backing tree is called here; None: not at all."""
+        return name
+
     # --- the ends of an inode ------------------------------------------------------------------
 
-    def probe(self, directory: Inode, name: bytes) -> int:
+    def probe(self, directory: int, name: bytes) -> int:
         """An ``O_PATH`` descriptor of what is about to lose the name *name*; -1 if none has it."""
         try:
-            return os.open(name, _HANDLE_FLAGS, dir_fd=self.descriptor(directory))
+            return os.open(name, HANDLE_FLAGS, dir_fd=directory)
         except OSError:
             return -1
 

@@ -15,8 +15,10 @@ import trio
 from inopt.exceptions import InoptError, UsageError
 from inopt.kernel.dialects import BY_NAME, Tier
 from inopt.kernel.mounts import require_privilege
-from inopt.kernel.options import parse_options
-from inopt.policy.load import load_policy, shipped_policies
+from inopt.kernel.options import MountOptions, parse_options
+from inopt.layers.options import LayerOptions, Wanted, is_layer_option, split_lowers
+from inopt.policy.load import Loaded, load_policy, shipped_policies
+from inopt.policy.model import listed
 from inopt.session import logs, places
 from inopt.session.elsewhere import serve_on_pyfuse3
 from inopt.session.running import run
@@ -40,7 +42,14 @@ def _complete_policy(_context: Any, _parameter: Any, incomplete: str) -> list[st
 @click.command(epilog="Example: inopt mount mirror /srv/data /mnt/data -o noatime --fd-budget 8192")
 @click.argument("policy", shell_complete=_complete_policy)
 @click.argument("source", type=click.Path())
-@click.argument("mountpoint", type=click.Path())
+@click.argument("mountpoint", type=click.Path(), required=False)
+@click.option(
+    "--lower", metavar="DIR[:DIR…]", help="Read-only layers in place of SOURCE, the topmost first."
+)
+@click.option("--upper", metavar="DIR", help="The layer that changes go to.  [default: read-only]")
+@click.option(
+    "--work", metavar="DIR", help="An empty directory on the filesystem of --upper, for its use."
+)
 @click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground, log to stderr.")
 @click.option(
     "--tier",
@@ -100,7 +109,10 @@ def _complete_policy(_context: Any, _parameter: Any, incomplete: str) -> list[st
 def mount(
     policy: str,
     source: str,
-    mountpoint: str,
+    mountpoint: str | None,
+    lower: str | None,
+    upper: str | None,
+    work: str | None,
     foreground: bool,
     tier: str,
     abi: str | None,
@@ -114,20 +126,27 @@ def mount(
     log_level: str,
     log_file: str | None,
 ) -> None:
-    """Mount SOURCE at MOUNTPOINT under POLICY (a file, or the name of a shipped policy)."""
+    """Mount SOURCE at MOUNTPOINT under POLICY (a file, or the name of a shipped policy).
+
+    With layers there is no SOURCE: inopt mount POLICY MOUNTPOINT --lower DIR --upper DIR --work DIR
+    """
+    loaded = load_policy(policy)
+    layers, mount_options = _layers(loaded, options, lower, upper, work)
+    source, mountpoint = _places(source, mountpoint, layers)
     settings = Settings(
         # Before the daemon changes its directory; an empty path stays one, to be refused.
         source=os.path.abspath(source) if source not in ("", NO_SOURCE) else source,
         mountpoint=os.path.abspath(mountpoint) if mountpoint else "",
-        policy=load_policy(policy),
+        policy=loaded,
         tier=None if tier == "auto" else Tier[tier.upper()],
         abi=abi,
-        options=parse_options(options),
+        options=mount_options,
         fd_budget=fd_budget,
         readers=readers,
         handlers=handlers,
         handler_timeout=handler_timeout,
         directory=os.getcwd(),
+        layers=layers,
     )
     serve: _Serve = _run
     if transport == "pyfuse3":
@@ -140,6 +159,60 @@ def mount(
     else:
         log_path = _writable_log(log_file) if log_file else None
         _run_in_background(serve, settings, log_path, log_format, log_level)
+
+
+def _layers(
+    loaded: Loaded,
+    options: tuple[str, ...],
+    lower: str | None,
+    upper: str | None,
+    work: str | None,
+) -> tuple[LayerOptions | None, MountOptions]:
+    """The layers that are asked for, None if none are, and all other options of ``-o``.
+
+    What the command line says takes the place of what the policy says.
+    """
+    wanted = Wanted()
+    others = []
+    for option in ",".join(options).split(","):
+        if is_layer_option(option):
+            wanted.take(option)
+        elif option:
+            others.append(option)
+    wanted.lower = wanted.lower if lower is None else split_lowers(lower)
+    wanted.upper = upper if upper is not None else wanted.upper
+    wanted.work = work if work is not None else wanted.work
+    directory = os.getcwd()
+    in_policy = loaded.policy.overlay
+    if in_policy is not None and not (wanted.lower or wanted.upper or wanted.work):
+        directory = os.path.dirname(os.path.abspath(loaded.path))
+        wanted.lower = [str(path) for path in listed(in_policy.lower)]
+        wanted.upper, wanted.work = in_policy.upper, in_policy.work
+    if in_policy is not None:
+        asked = {"userxattr": in_policy.userxattr, "volatile": in_policy.volatile}
+        wanted.flags |= {flag for flag, wish in asked.items() if wish}
+    layers = wanted.options(directory)
+    if layers is None and in_policy is not None:
+        raise UsageError(
+            f"{loaded.path}: layers are to be mounted, and none are named: give --lower, or "
+            "'lower' below 'overlay' in the policy"
+        )
+    if layers is not None and layers.upper is None:
+        others.append("ro")
+    return layers, parse_options(tuple(others))
+
+
+def _places(source: str, mountpoint: str | None, layers: LayerOptions | None) -> tuple[str, str]:
+    """Source and mountpoint; with layers, the one place that is given is the mountpoint."""
+    if layers is None:
+        if mountpoint is None:
+            raise click.MissingParameter(param_type="argument", param_hint="'MOUNTPOINT'")
+        return source, mountpoint
+    if mountpoint is not None:
+        raise UsageError(
+            f"source '{source}': layers are mounted in its place: give the mountpoint only"
+        )
+    return layers.upper or layers.lower[0], source
 
 
 def _writable_log(path: str) -> str:

@@ -314,14 +314,15 @@ class Placement:
             _log.warning("not shown: names in it match whatever their case", inode=directory.number)
             raise DeniedError(errno.EACCES)
 
-    def shows(self, directory: Inode, descriptor: int, name: bytes) -> bool:
-        """Whether a listing of *directory*, open as *descriptor*, shows *name*."""
+    def shows(self, directory: Inode, name: bytes) -> bool:
+        """Whether a listing of *directory* shows *name*."""
         if name in DOTS:
             return True
         state = self.step(directory, name)
         if not self.policy.may_hide(state):
             return True
         try:
+            descriptor = self.tree.holder(directory, name)
             attributes = attributes_of(descriptor, name)
         except OSError:
             return True  # gone meanwhile

@@ -142,11 +142,27 @@ class Rule(_Strict, frozen=True):
     visible: bool | None = None
 
 
+class Overlay(_Strict, frozen=True):
+    """The layers that are mounted in place of a source, paths relative to the policy file.
+
+    ``lower``: the topmost first; ``upper`` and ``work``: where changes go; without them the mount
+    is read-only. ``userxattr``: marks are ``user.overlay.*``. ``volatile``: copies are not brought
+    to stable storage before they show.
+    """
+
+    lower: Name | list[Name] = []
+    upper: Name | None = None
+    work: Name | None = None
+    userxattr: bool = False
+    volatile: bool = False
+
+
 class PolicyFile(_Strict, frozen=True):
     """One policy file.
 
     ``require``: refuse to mount below this tier. ``otherwise``: what happens with what no rule
     names. ``handlers``: the class that serves what is handled, as ``package.module:Class``.
+    ``overlay``: the layers to mount.
     ``include``: other files, relative to this one; what comes later wins over what comes earlier,
     and this file over all that it includes.
     """
@@ -157,6 +173,7 @@ class PolicyFile(_Strict, frozen=True):
     require: Literal["none", "rw", "inode"] = "none"
     otherwise: Literal["bypass", "handle", "deny"] = "bypass"
     cache: Cache = Cache()
+    overlay: Overlay | None = None
     handlers: Annotated[str, Meta(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*(?!\n)$")] | None = None
     rules: list[Rule] = []
 

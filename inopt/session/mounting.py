@@ -33,6 +33,11 @@ from inopt.kernel.device import Device
 from inopt.kernel.dialects import Tier
 from inopt.kernel.negotiate import Terms, Wishes, check_wishes, negotiate
 from inopt.kernel.probe import read_init
+from inopt.layers.copying import Copier
+from inopt.layers.naming import LayeredNaming
+from inopt.layers.options import LayerOptions
+from inopt.layers.stack import Stack
+from inopt.layers.tree import LayeredTree
 from inopt.ops import Op, OpsMask
 from inopt.session import places
 from inopt.session.known import known_abilities
@@ -155,12 +160,13 @@ async def _mounted(settings: Settings, prepared: Prepared, source: str) -> Async
     wishes = wishes_for(settings, source, prepared)
     budget = _descriptor_budget(settings.fd_budget)
     mountpoint = places.check_mountpoint(settings.mountpoint, source)
+    _require_outside(mountpoint, settings.layers)
     settings = msgspec.structs.replace(settings, source=source)
     if not is_stock(prepared):
         _be_nobody_in_particular()
     device = Device()
     try:
-        tree = _open_tree(source, budget)
+        tree = _open_tree(settings, source, budget)
         try:
             require_case(prepared, tree, source)
             tree.watch = watch_for(prepared, tree)
@@ -262,6 +268,8 @@ def begin(
         attachments = Attachments(register, release, attached=attached)
         if settings.options.noatime and tree.has_handles:
             tree.leave_access_times()
+    if isinstance(tree, LayeredTree):
+        tree.is_bound = lambda inode: bool(attachments.backing_id(inode))
     context = Context(
         tree,
         Placement(compile_for(prepared, terms), tree),
@@ -271,9 +279,12 @@ def begin(
         lambda nodeid: _tell(device, notifications.invalidate_inode(nodeid, -1, 0)),
         tell=lambda message: _tell(device, message),
         locks=_locks_for(tree, terms),
+        names=LayeredNaming(tree, Copier(tree)) if isinstance(tree, LayeredTree) else None,
         open_flags=settings.options.open_flags,
         reads_back=terms.has(InitFlag.WRITEBACK_CACHE),
     )
+    if isinstance(tree, LayeredTree):
+        tree.moved = context.reopen
     return Session(settings, mountpoint, device, context, terms, prepared)
 
 
@@ -288,7 +299,16 @@ def _locks_for(tree: Tree, terms: Terms) -> Locks | None:
     return Locks(tree, posix=posix, flock=flock) if posix or flock else None
 
 
-def _open_tree(source: str, budget: int) -> Tree:
+def _require_outside(mountpoint: str, layers: LayerOptions | None) -> None:
+    """What is mounted must not lie in a layer, nor hide one."""
+    for path in () if layers is None else (*layers.lower, layers.upper, layers.work):
+        if path is not None and os.path.isdir(path):
+            places.check_mountpoint(mountpoint, os.path.realpath(path))
+
+
+def _open_tree(settings: Settings, source: str, budget: int) -> Tree:
+    if settings.layers is not None:
+        return LayeredTree(Stack(settings.layers), budget)
     try:
         return Tree(source, budget)
     except OSError as error:

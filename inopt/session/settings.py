@@ -9,6 +9,7 @@ import pyfuse3
 
 from inopt.kernel.dialects import Tier
 from inopt.kernel.options import MountOptions
+from inopt.layers.options import LayerOptions
 from inopt.policy.load import Loaded
 
 DEFAULT_BUDGET: Final = 4096
@@ -25,7 +26,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     the largest number of reader threads. ``handlers`` names a class in place of the policy's own,
     ``handlers_object`` is one that is made already. ``handler_timeout``: seconds after which a
     handler that does not answer is named in the log. ``directory`` is where handler classes are
-    searched, beside the policy's own.
+    searched, beside the policy's own. ``layers``: what takes the source's place.
     """
 
     source: str
@@ -40,3 +41,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     handlers_object: pyfuse3.Operations | None = None
     handler_timeout: float | None = None
     directory: str = "/"
+    layers: LayerOptions | None = None

@@ -73,13 +73,13 @@ class Deciding:
     def attributes(self, parent: Inode, name: bytes) -> Attributes | None:
         """The attributes of what has a name now; None if nothing has."""
         try:
-            return attributes_of(self.tree.descriptor(parent), name)
+            return attributes_of(self.tree.holder(parent, name), name)
         except FileNotFoundError:
             return None
 
     def plan_of(self, parent: Inode, name: bytes, state: State, attributes: Attributes) -> Plan:
         """The plan of what has a name now, be it known or not."""
-        reader = self.placement.reader_beneath(self.tree.descriptor(parent), name)
+        reader = self.placement.reader_beneath(self.tree.holder(parent, name), name)
         return self.placement.plan_at(state, attributes, reader)
 
     def hides(self, parent: Inode, name: bytes, state: State) -> bool:

@@ -162,7 +162,7 @@ class NameGates(Deciding):
         format_ = stat.S_IFMT(attributes.mode)
         if state is new_state:
             return
-        reader = self.placement.reader_beneath(self.tree.descriptor(parent), name)
+        reader = self.placement.reader_beneath(self.tree.holder(parent, name), name)
         there = self.placement.plan_at(new_state, attributes, reader)
         if there.hidden:
             raise DeniedError(errno.EACCES)

@@ -65,6 +65,7 @@ def setattr_(context: Context, header: Header, body: bodies.Setattr) -> bytes:
     tree = context.tree
     inode = tree.table.get(header.nodeid)
     valid = body.valid
+    tree.prepare_change(inode)
     if valid & (uapi.FATTR_UID | uapi.FATTR_GID):
         _change_owner(
             tree.path(inode),
@@ -147,7 +148,7 @@ def readlink(context: Context, header: Header, _body: bodies.Readlink) -> bytes:
 def statfs(context: Context, header: Header, _body: bodies.Statfs) -> bytes:
     """STATFS."""
     tree = context.tree
-    return statfs_reply(os.statvfs(tree.descriptor(tree.table.get(header.nodeid))))
+    return statfs_reply(os.statvfs(tree.holder(tree.table.get(header.nodeid), b"")))
 
 
 def statfs_reply(status: os.statvfs_result | pyfuse3.StatvfsData) -> bytes:

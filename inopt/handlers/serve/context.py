@@ -14,6 +14,7 @@ from inopt.backing.caller import groups_for
 from inopt.backing.files import Handles, OpenDirectory, OpenFile
 from inopt.backing.inodes import Inode
 from inopt.backing.locks import Locks
+from inopt.backing.naming import Naming
 from inopt.backing.tree import Tree
 from inopt.backing.watch.changes import NAME
 from inopt.handlers.failures import fail
@@ -42,6 +43,7 @@ class Context:
     ``placement``: which plan an inode has under the policy.
     ``invalidate``: makes the kernel forget the attributes of a nodeid. ``negative``: what tells
     the kernel to remember that a name does not exist, if it should.
+    ``names``: how names of the tree come and go.
     ``locks``: those that come here, None if the kernel keeps all of them by itself.
     ``tell``: sends the kernel a notification that waits for nothing.
     ``no_flush``: closing a file needs no request. ``open_flags``: what every backing file is
@@ -57,6 +59,7 @@ class Context:
         "invalidate",
         "locks",
         "name_validities",
+        "names",
         "negative",
         "no_flush",
         "open_flags",
@@ -79,10 +82,12 @@ class Context:
         *,
         tell: Callable[[bytes], None] = _tell_nobody,
         locks: Locks | None = None,
+        names: Naming | None = None,
         open_flags: int = 0,
         reads_back: bool = False,
     ) -> None:
         self.tree = tree
+        self.names = names or Naming(tree)
         self.placement = placement
         self.attachments = attachments
         self.dialect = dialect
@@ -228,6 +233,11 @@ class Context:
             if writes and not backing_id:
                 file.groups = groups_for(descriptor, header.uid, header.pid)
         return backing_id
+
+    def reopen(self, inode: Inode) -> None:
+        """The backing file of *inode* is another one: what the daemon serves goes on with that."""
+        for file in self.files.of(inode):
+            file.reopen(self.tree)
 
     def close_file(self, handle: int) -> None:
         """End an open of a file."""

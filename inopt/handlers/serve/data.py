@@ -41,6 +41,7 @@ def open_file(context: Context, header: Header, body: bodies.Open) -> bytes:
     truncates = body.flags & os.O_TRUNC
     if truncates and flags & os.O_ACCMODE != os.O_WRONLY:
         flags = flags & ~os.O_ACCMODE | os.O_RDWR
+    flags = tree.prepare_open(inode, flags | truncates) & ~os.O_TRUNC
     try:
         descriptor = tree.open(inode, flags)
     except PermissionError:

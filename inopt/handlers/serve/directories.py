@@ -56,7 +56,7 @@ def opendir(context: Context, header: Header, body: bodies.Open) -> bytes:
         # The kernel would say so after opening; one that opens the backing directory says EIO.
         fail(errno.EINVAL)
     flags = os.O_RDONLY | os.O_DIRECTORY | (context.open_flags | body.flags) & os.O_NOATIME
-    directory = OpenDirectory(inode, flags)
+    directory = context.names.open_directory(inode, flags)
     backing_id = 0
     attached = context.attachments.attached
     if attached is None:
@@ -97,7 +97,7 @@ def _list(
         room.page.reset(body.size)
         directory.seek(body.offset)
         while (entry := directory.peek(room.entries)) is not None:
-            shown = not hides or placement.shows(directory.inode, directory.descriptor, entry[3])
+            shown = not hides or placement.shows(directory.inode, entry[3])
             if shown and not add(directory, room.page, entry):
                 break
             directory.advance()
@@ -125,7 +125,7 @@ def _add_plus(
     if name not in DOTS:
         # Gone, or not to be looked at: the kernel gets the name alone and asks when it must.
         with suppress(OSError):
-            inode, attributes = context.tree.resolve_at(directory.descriptor, name)
+            inode, attributes = context.names.listed(directory, name)
             payload = context.listed(directory.inode, name, header, inode, attributes)
             number = inode.number
     return page.add_plus(payload, number, offset, kind, name)

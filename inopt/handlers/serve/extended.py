@@ -56,7 +56,7 @@ def changes_flags(command: int) -> bool:
 def getxattr(context: Context, header: Header, body: bodies.Getxattr) -> bytes:
     """GETXATTR; a size of 0 asks how long the value is."""
     tree = context.tree
-    value = os.getxattr(tree.path(tree.table.get(header.nodeid)), body.name)
+    value = os.getxattr(tree.path(tree.table.get(header.nodeid)), tree.stored(body.name))
     if not body.size:
         return replies.xattr_size(len(value))
     require_room(len(value), body.size)
@@ -69,8 +69,8 @@ def listxattr(context: Context, header: Header, body: bodies.Listxattr) -> bytes
     names = os.listxattr(tree.path(tree.table.get(header.nodeid)))
     listed = b"".join(
         os.fsencode(name) + b"\0"
-        for name in names
-        if header.uid == 0 or not name.startswith(_TRUSTED_PREFIX)
+        for name in map(tree.shown, names)
+        if name is not None and (header.uid == 0 or not name.startswith(_TRUSTED_PREFIX))
     )
     if not body.size:
         return replies.xattr_size(len(listed))
@@ -83,13 +83,14 @@ def setxattr(context: Context, header: Header, body: bodies.Setxattr) -> bytes:
     tree = context.tree
     inode = tree.table.get(header.nodeid)
     _require_owner_for_acl(context, header, inode, body.name)
-    path = tree.path(inode)
+    tree.prepare_change(inode)
+    path, name = tree.path(inode), tree.stored(body.name)
     if body.setxattr_flags & uapi.SETXATTR_ACL_KILL_SGID:
         # The caller is not in the file's group: done as the caller, the bit goes.
         with acting_as(header.uid, header.gid):
-            os.setxattr(path, body.name, body.value, body.flags)
+            os.setxattr(path, name, body.value, body.flags)
     else:
-        os.setxattr(path, body.name, body.value, body.flags)
+        os.setxattr(path, name, body.value, body.flags)
     return b""
 
 
@@ -98,7 +99,8 @@ def removexattr(context: Context, header: Header, body: bodies.Removexattr) -> b
     tree = context.tree
     inode = tree.table.get(header.nodeid)
     _require_owner_for_acl(context, header, inode, body.name)
-    os.removexattr(tree.path(inode), body.name)
+    tree.prepare_change(inode)
+    os.removexattr(tree.path(inode), tree.stored(body.name))
     return b""
 
 
@@ -118,6 +120,8 @@ def ioctl(context: Context, header: Header, body: bodies.Ioctl) -> bytes:
     writing = _WRITING.get(body.command)
     if reading is None and writing is None:
         fail(errno.ENOTTY)
+    if writing is not None:
+        context.tree.prepare_change(context.tree.table.get(header.nodeid))
     if body.flags & uapi.IOCTL_DIR:
         descriptor = context.directories.get(body.handle).descriptor
     else:

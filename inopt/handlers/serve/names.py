@@ -63,14 +63,17 @@ def _make(
     """Run *make*, which creates *name* under a directory descriptor, as the caller."""
     tree = context.tree
     parent = tree.table.get(header.nodeid)
-    directory = tree.descriptor(parent)
-    create_as(
-        header.uid,
-        header.gid,
-        extensions.groups,
-        header.pid,
-        lambda: _with_umask(umask, lambda: make(directory)),
-    )
+
+    def create(directory: int) -> None:
+        create_as(
+            header.uid,
+            header.gid,
+            extensions.groups,
+            header.pid,
+            lambda: _with_umask(umask, lambda: make(directory)),
+        )
+
+    context.names.make(parent, name, create)
     return context.made(parent, name, *tree.resolve(parent, name))
 
 
@@ -158,15 +161,21 @@ def _create(
     watch = tree.watch
     if watch is not None:
         watch.approach(parent)
-    directory = tree.descriptor(parent)
     mode = body.mode & 0o7777
-    descriptor = create_as(
-        header.uid,
-        header.gid,
-        body.extensions.groups,
-        header.pid,
-        lambda: _with_umask(body.umask, lambda: os.open(name, flags, mode, dir_fd=directory)),
-    )
+
+    def create_in(directory: int) -> int:
+        return create_as(
+            header.uid,
+            header.gid,
+            body.extensions.groups,
+            header.pid,
+            lambda: _with_umask(body.umask, lambda: os.open(name, flags, mode, dir_fd=directory)),
+        )
+
+    if judged_as is NAMELESS:
+        descriptor = context.names.make_nameless(parent, create_in)
+    else:
+        descriptor = context.names.make(parent, name, create_in)
     try:
         inode, attributes = tree.adopt_open(descriptor)
     except BaseException:
@@ -190,65 +199,35 @@ def link(context: Context, header: Header, body: bodies.Link) -> bytes:
     tree = context.tree
     parent = tree.table.get(header.nodeid)
     inode = tree.table.get(body.old_nodeid)
-    syscalls.link_descriptor(tree.descriptor(inode), tree.descriptor(parent), body.name)
-    tree.unpin(inode)
+    context.names.link(inode, parent, body.name)
     return context.made(parent, body.name, *tree.resolve(parent, body.name))
 
 
 def unlink(context: Context, header: Header, body: bodies.Unlink) -> bytes:
     """UNLINK."""
-    return _remove(context, header, body.name, os.unlink)
+    tree = context.tree
+    context.names.remove(tree.table.get(header.nodeid), body.name, is_directory=False)
+    return b""
 
 
 def rmdir(context: Context, header: Header, body: bodies.Rmdir) -> bytes:
     """RMDIR."""
-    return _remove(context, header, body.name, os.rmdir)
-
-
-def _remove(context: Context, header: Header, name: bytes, remove: Callable[..., None]) -> bytes:
     tree = context.tree
-    parent = tree.table.get(header.nodeid)
-    victim = tree.probe(parent, name)
-    try:
-        remove(name, dir_fd=tree.descriptor(parent))
-    except BaseException:
-        _close(victim)
-        raise
-    tree.pin_if_unlinked(victim)
+    context.names.remove(tree.table.get(header.nodeid), body.name, is_directory=True)
     return b""
 
 
 def rename(context: Context, header: Header, body: bodies.Rename) -> bytes:
     """RENAME and RENAME2, with all flags that the backing filesystem takes."""
-    tree = context.tree
-    old_parent = tree.table.get(header.nodeid)
-    new_parent = tree.table.get(body.new_directory)
-    victim = -1
-    if not body.flags & (syscalls.RENAME_NOREPLACE | syscalls.RENAME_EXCHANGE):
-        victim = tree.probe(new_parent, body.new_name)
+    table = context.tree.table
+    old_parent, new_parent = table.get(header.nodeid), table.get(body.new_directory)
 
-    def move() -> None:
-        syscalls.renameat2(
-            tree.descriptor(old_parent),
-            body.name,
-            tree.descriptor(new_parent),
-            body.new_name,
-            body.flags,
-        )
-
-    try:
+    def run(move: Callable[[], None]) -> None:
         if body.flags & syscalls.RENAME_WHITEOUT:
             # It makes an inode: the whiteout that is left behind is the caller's.
             create_as(header.uid, header.gid, (), header.pid, move)
         else:
             move()
-    except BaseException:
-        _close(victim)
-        raise
-    tree.pin_if_unlinked(victim)
+
+    context.names.move(old_parent, body.name, new_parent, body.new_name, body.flags, run)
     return b""
-
-
-def _close(descriptor: int) -> None:
-    if descriptor >= 0:
-        os.close(descriptor)

@@ -1,0 +1,202 @@
+"""Copy-up: a lower inode gets a copy in the upper layer before it is changed.
+
+The copy takes shape where nobody sees it, is brought to stable storage, and then gets its name in
+one step. So whenever the machine stops, either the lower file shows or the whole copy does.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Lock
+from typing import Final
+
+from inopt import syscalls
+from inopt.backing.inodes import Inode
+from inopt.backing.tree import HANDLE_FLAGS, attributes_of
+from inopt.layers.content import copy_bytes, copy_facts, copy_times
+from inopt.layers.format import beneath, encode_origin
+from inopt.layers.stack import remove
+from inopt.layers.tree import LayeredTree, standing_of
+from inopt.wire.replies import Attributes
+
+_READING: Final = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
+
+
+class _Turn:
+    """Whose turn it is to copy an inode, and how many wait for it or have it."""
+
+    __slots__ = ("lock", "users")
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.users = 0
+
+
+class Copier:
+    """Copies up for one tree; one copy of an inode at a time, several inodes side by side."""
+
+    def __init__(self, tree: LayeredTree) -> None:
+        self._tree = tree
+        self._stack = tree.stack
+        self._marks = tree.stack.format
+        self._lock = Lock()
+        self._turns: dict[int, _Turn] = {}
+        self._names = itertools.count()
+        # Asked whether an inode may be copied up; raises `OSError` if not.
+        self.permit: Callable[[Inode], None] = lambda _inode: None
+        if self._stack.has_upper:
+            tree.copy_up = self.copy_up
+
+    def temporary(self) -> bytes:
+        """A name in the work directory that nothing has."""
+        return b"#%x" % next(self._names)
+
+    # --- one inode -----------------------------------------------------------------------------
+
+    def copy_up(self, inode: Inode, content: bool = True) -> None:
+        """Have *inode* in the upper layer, also if its name is gone. Raises `OSError`."""
+        with self._alone(inode.nodeid):
+            if not standing_of(inode).layer.is_upper:
+                self.permit(inode)
+                self._copy(inode, content)
+
+    @contextmanager
+    def _alone(self, nodeid: int) -> Iterator[None]:
+        """In the body, nobody else copies the inode."""
+        with self._lock:
+            turn = self._turns.setdefault(nodeid, _Turn())
+            turn.users += 1
+        try:
+            with turn.lock:
+                yield
+        finally:
+            with self._lock:
+                turn.users -= 1
+                if not turn.users:
+                    del self._turns[nodeid]
+
+    def upper_directory(self, directory: Inode) -> int:
+        """The upper layer's descriptor of a directory, which is made there if it is not yet."""
+        if not standing_of(directory).layer.is_upper:
+            if not self._stack.has_upper:
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+            self.copy_up(directory)
+        return self._tree.descriptor(directory)
+
+    def _copy(self, inode: Inode, content: bool) -> None:
+        tree = self._tree
+        standing = standing_of(inode)
+        if standing.parent is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        parent = self.upper_directory(standing.parent)
+        before = attributes_of(parent)
+        with tree.descriptors.use():
+            source = tree.descriptor(inode)
+            attributes = attributes_of(source)
+            if stat.S_ISREG(attributes.mode):
+                copy = self._copy_file(inode, source, attributes, parent, content)
+            else:
+                copy = self._copy_other(inode, source, attributes, parent)
+        try:
+            copy_times(before, parent)
+            with tree.changing:
+                tree.move(inode, copy)
+        finally:
+            os.close(copy)
+
+    def _copy_file(
+        self,
+        inode: Inode,
+        source: int,
+        attributes: Attributes,
+        parent: int,
+        content: bool,
+    ) -> int:
+        copy = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=self._stack.work)
+        try:
+            if content and attributes.size:
+                reading = self._tree.open(inode, _READING)
+                try:
+                    copy_bytes(reading, copy, attributes.size)
+                finally:
+                    os.close(reading)
+            self._dress(inode, source, attributes, copy, b"", parent)
+            if not self._stack.volatile:
+                os.fsync(copy)
+            # A name that is another one's by now: then the copy has none, as the file has none.
+            with suppress(FileExistsError):
+                syscalls.link_descriptor(copy, parent, standing_of(inode).name)
+        except BaseException:
+            os.close(copy)
+            raise
+        return copy
+
+    def _copy_other(self, inode: Inode, source: int, attributes: Attributes, parent: int) -> int:
+        """Copy what is made with its name: directories, links, and special files."""
+        work, made = self._stack.work, self.temporary()
+        name = standing_of(inode).name
+        if stat.S_ISDIR(attributes.mode):
+            os.mkdir(made, 0o700, dir_fd=work)
+        elif stat.S_ISLNK(attributes.mode):
+            os.symlink(os.readlink(b"", dir_fd=source), made, dir_fd=work)
+        else:
+            device = os.makedev(attributes.rdev_major, attributes.rdev_minor)
+            os.mknod(made, attributes.mode, device, dir_fd=work)
+        try:
+            self._dress(inode, source, attributes, work, made, parent)
+            copy = os.open(made, HANDLE_FLAGS, dir_fd=work)
+        except BaseException:
+            remove(work, made)
+            raise
+        try:
+            try:
+                syscalls.renameat2(work, made, parent, name, syscalls.RENAME_NOREPLACE)
+            except FileExistsError:
+                remove(work, made)
+                if stat.S_ISDIR(attributes.mode):
+                    # Made meanwhile, under another inode of the same name; else it is gone.
+                    os.close(copy)
+                    copy = -1
+                    copy = os.open(name, HANDLE_FLAGS | os.O_DIRECTORY, dir_fd=parent)
+        except BaseException:
+            if copy >= 0:
+                os.close(copy)
+            with suppress(OSError):
+                remove(work, made)
+            raise
+        return copy
+
+    def _dress(
+        self,
+        inode: Inode,
+        source: int,
+        attributes: Attributes,
+        target: int,
+        name: bytes,
+        parent: int,
+    ) -> None:
+        marks = self._marks
+        copy_facts(source, attributes, target, name, lambda shown: marks.shown(shown) is not None)
+        self._mark_origin(inode, attributes, target, name, parent)
+        copy_times(attributes, target, name)
+
+    def _mark_origin(
+        self, inode: Inode, attributes: Attributes, target: int, name: bytes, parent: int
+    ) -> None:
+        """Tell the kernel's overlayfs whose copy it is, for inode numbers that stay.
+
+        Not of a file with several names, of which only this one is copied.
+        """
+        layer = standing_of(inode).layer
+        if not inode.handle or (attributes.links > 1 and not stat.S_ISDIR(attributes.mode)):
+            return
+        marks = self._marks
+        with suppress(OSError):  # user.* marks are not for links and special files
+            origin = encode_origin(inode.handle, layer.uuid)
+            os.setxattr(beneath(target, name), marks.origin, origin, follow_symlinks=not name)
+            os.setxattr(beneath(parent), marks.impure, b"y")

@@ -1,0 +1,170 @@
+"""Listings of directories that several layers make up."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import stat
+from typing import Final
+
+from inopt.backing.files import DirectoryEntry, OpenDirectory, read_entries
+from inopt.backing.inodes import Inode
+from inopt.backing.tree import Tree, attributes_of
+from inopt.layers.format import Format, is_whiteout
+from inopt.layers.tree import LayeredTree, standing_of
+from inopt.wire.directory import DOTS
+
+_LISTING: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME | os.O_CLOEXEC
+_CHARACTER: Final = stat.S_IFCHR >> 12
+_DIRECTORY: Final = stat.S_IFDIR >> 12
+_REGULAR: Final = stat.S_IFREG >> 12
+
+
+class MergedDirectory(OpenDirectory):
+    """An open directory over layers.
+
+    With one layer alone its offsets are that layer's, as of any directory. Of several the names are
+    put together when the listing begins, and an offset is a place in that list until it is rewound.
+    """
+
+    __slots__ = ("_begun", "_list", "_lower", "_marked", "_place", "_tree")
+
+    def __init__(self, tree: LayeredTree, inode: Inode, flags: int) -> None:
+        super().__init__(inode, flags)
+        self._tree = tree
+        self._lower = bool(standing_of(inode).below)
+        self._list: list[DirectoryEntry] = []
+        self._begun = False
+        self._place = 0
+        self._marked = False
+
+    def seek(self, offset: int) -> None:
+        """Go to *offset*, one that an entry came with, or 0."""
+        if offset == 0:
+            # It may have got a part in the upper layer, or none of its own has been read yet.
+            self._lower = self._lower or bool(standing_of(self.inode).below)
+            self._begun = False
+            if self._lower:
+                self._refresh()
+        if self._lower:
+            self._place = offset
+        else:
+            super().seek(offset)
+
+    def _refresh(self) -> None:
+        """Read from what the directory is made of now, not when it was opened."""
+        if self.descriptor >= 0:
+            self.close(self._tree)
+            self.descriptor = -1
+        self.open(self._tree)
+
+    def open(self, tree: Tree) -> None:
+        """Open the descriptor, if it is not yet. Raises `OSError`."""
+        if self.descriptor >= 0:
+            return
+        if not standing_of(self.inode).layer.is_upper:
+            self._flags |= os.O_NOATIME
+        super().open(tree)
+        self._marked = self._tree.stack.format.opaqueness(self.descriptor) == b"x"
+
+    def peek(self, buffer: ctypes.Array[ctypes.c_char]) -> DirectoryEntry | None:
+        """The next entry as (inode number, offset of the one behind it, type, name), or None."""
+        if not self._lower:
+            return self._peek_alone(buffer)
+        if not self._begun:
+            self._list = merged_entries(self._tree, self.inode, self.descriptor, buffer)
+            self._begun = True
+        return self._list[self._place] if self._place < len(self._list) else None
+
+    def _peek_alone(self, buffer: ctypes.Array[ctypes.c_char]) -> DirectoryEntry | None:
+        while (entry := super().peek(buffer)) is not None:
+            marks = self._tree.stack.format
+            if not _is_whiteout(marks, self.descriptor, entry, marked=self._marked):
+                return entry
+            super().advance()
+        return None
+
+    def advance(self) -> None:
+        """Go past the entry that `peek` has returned."""
+        if self._lower:
+            self._place += 1
+        else:
+            super().advance()
+
+
+def _is_whiteout(marks: Format, directory: int, entry: DirectoryEntry, *, marked: bool) -> bool:
+    _, _, kind, name = entry
+    if kind not in (_CHARACTER, 0) and not (marked and kind == _REGULAR):
+        return False
+    try:
+        attributes = attributes_of(directory, name)
+    except OSError:
+        return False  # gone meanwhile
+    if is_whiteout(attributes):
+        return True
+    return (
+        marked and not attributes.size and marks.read(marks.whiteout, directory, name) is not None
+    )
+
+
+def merged_entries(
+    tree: LayeredTree, inode: Inode, descriptor: int, buffer: ctypes.Array[ctypes.c_char]
+) -> list[DirectoryEntry]:
+    """What a directory of several layers has: each name once, with the offset of its successor.
+
+    *descriptor*: of its topmost part, open for reading; *buffer*: for getdents64(2).
+    """
+    marks = tree.stack.format
+    places: dict[bytes, DirectoryEntry | None] = {}
+    numbered: set[bytes] = set()
+    own = _entries_of(descriptor, buffer)
+    _merge(marks, descriptor, own, places, numbered)
+    for part in standing_of(inode).below:
+        lower = tree.open(part.inode, _LISTING)
+        try:
+            _merge(marks, lower, _entries_of(lower, buffer), places, numbered)
+        finally:
+            os.close(lower)
+    shown = [entry for entry in places.values() if entry is not None]
+    return [(number, place + 1, kind, name) for place, (number, _, kind, name) in enumerate(shown)]
+
+
+def _entries_of(descriptor: int, buffer: ctypes.Array[ctypes.c_char]) -> list[DirectoryEntry]:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    entries: list[DirectoryEntry] = []
+    while more := read_entries(descriptor, buffer):
+        entries += more
+    return entries
+
+
+def _merge(
+    marks: Format,
+    directory: int,
+    entries: list[DirectoryEntry],
+    places: dict[bytes, DirectoryEntry | None],
+    numbered: set[bytes],
+) -> None:
+    """Add the names of one more layer further down to those above it; None marks a whiteout."""
+    marked = marks.opaqueness(directory) == b"x"
+    for entry in entries:
+        number, offset, kind, name = entry
+        if name not in places:
+            hidden = _is_whiteout(marks, directory, entry, marked=marked)
+            places[name] = None if hidden else entry
+        elif kind == _DIRECTORY and name not in DOTS and name not in numbered:
+            above = places[name]
+            if above is not None and above[2] == _DIRECTORY:
+                # stat(2) tells the number of the topmost lower part.
+                places[name] = (number, offset, kind, name)
+                numbered.add(name)
+
+
+def has_entries(tree: LayeredTree, inode: Inode) -> bool:
+    """Whether a directory shows any name."""
+    buffer = ctypes.create_string_buffer(1 << 16)
+    descriptor = tree.open(inode, _LISTING)
+    try:
+        entries = merged_entries(tree, inode, descriptor, buffer)
+    finally:
+        os.close(descriptor)
+    return any(entry[3] not in DOTS for entry in entries)

@@ -1,0 +1,304 @@
+"""How names come, go and move over layers: whiteouts hide what lower layers still have.
+
+Each change shows in one step, a rename in the upper layer; what it needs is made in the work
+directory before, and what is left over is cleared there afterwards.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, NoReturn, TypeVar
+
+from inopt import syscalls
+from inopt.backing.files import OpenDirectory
+from inopt.backing.inodes import Inode
+from inopt.backing.naming import Naming
+from inopt.backing.tree import attributes_of
+from inopt.layers.copying import Copier
+from inopt.layers.format import beneath, is_whiteout, make_whiteout
+from inopt.layers.listing import MergedDirectory, has_entries
+from inopt.layers.stack import remove
+from inopt.layers.staging import staged
+from inopt.layers.tree import LayeredTree, Standing, standing_of
+from inopt.wire.replies import Attributes
+
+Made = TypeVar("Made")
+
+_EXCHANGE: Final = syscalls.RENAME_EXCHANGE
+_NOREPLACE: Final = syscalls.RENAME_NOREPLACE
+
+
+class LayeredNaming(Naming):
+    """The names of a layered tree. The kernel lets one change of a directory run at a time."""
+
+    tree: LayeredTree
+
+    def __init__(self, tree: LayeredTree, copier: Copier) -> None:
+        super().__init__(tree)
+        self._copier = copier
+        self._work = tree.stack.work
+        self._marks = tree.stack.format
+
+    # --- what is there -------------------------------------------------------------------------
+
+    def open_directory(self, inode: Inode, flags: int) -> OpenDirectory:
+        """An open directory to be listed; its descriptor is opened when it is needed."""
+        return MergedDirectory(self.tree, inode, flags)
+
+    def listed(self, directory: OpenDirectory, name: bytes) -> tuple[Inode, Attributes]:
+        """Look up a name that a listing has shown, and count the lookup."""
+        return self.tree.resolve(directory.inode, name)
+
+    def _upper(self, directory: Inode) -> int:
+        return self._copier.upper_directory(directory)
+
+    def _shows_below(self, directory: Inode, name: bytes) -> bool:
+        """Whether lower layers have *name*, so that it would show if the upper one had it not."""
+        for part in standing_of(directory).below:
+            try:
+                attributes = attributes_of(self.tree.descriptor(part.inode), name)
+            except FileNotFoundError:
+                continue
+            return not is_whiteout(attributes)
+        return False
+
+    # --- names that come -----------------------------------------------------------------------
+
+    def make(self, parent: Inode, name: bytes, create: Callable[[int], Made]) -> Made:
+        """Run *create*, which makes *name* in the directory of the descriptor that it is given."""
+        upper = self._upper(parent)
+        if not _is_whiteout(upper, name):
+            return create(upper)
+        with staged(self._work, upper, self._copier.temporary()) as stage:
+            made = create(stage)
+            if stat.S_ISDIR(attributes_of(stage, name).mode):
+                os.setxattr(beneath(stage, name), self._marks.opaque, b"y")
+                syscalls.renameat2(stage, name, upper, name, _EXCHANGE)
+            else:
+                os.rename(name, name, src_dir_fd=stage, dst_dir_fd=upper)
+            return made
+
+    def make_nameless(self, parent: Inode, create: Callable[[int], Made]) -> Made:
+        """Like `make`, for a file without a name (``O_TMPFILE``)."""
+        return create(self._upper(parent))
+
+    def link(self, inode: Inode, parent: Inode, name: bytes) -> None:
+        """Give *inode* one more name."""
+        tree = self.tree
+        tree.prepare_change(inode)
+        upper = self._upper(parent)
+        source = tree.descriptor(inode)
+        if _is_whiteout(upper, name):
+            temporary = self._copier.temporary()
+            syscalls.link_descriptor(source, self._work, temporary)
+            try:
+                os.rename(temporary, name, src_dir_fd=self._work, dst_dir_fd=upper)
+            except BaseException:
+                os.unlink(temporary, dir_fd=self._work)
+                raise
+        else:
+            syscalls.link_descriptor(source, upper, name)
+        tree.unpin(inode)
+
+    # --- names that go -------------------------------------------------------------------------
+
+    def remove(self, parent: Inode, name: bytes, *, is_directory: bool) -> None:
+        """Take a name away; a directory must be empty."""
+        upper = self._upper(parent)
+        below = self._shows_below(parent, name)
+        present = _look(upper, name)
+        if present is None:
+            if not below:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            if is_directory:
+                self._require_empty(parent, name)
+            make_whiteout(upper, name)
+            return
+        if is_whiteout(present):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if is_directory:
+            self._require_empty(parent, name)
+            self._clear_whiteouts(upper, name)
+        if not below:
+            self._remove(upper, name, is_directory=is_directory)
+            return
+        victim = self.tree.probe(upper, name)
+        whiteout = self._copier.temporary()
+        try:
+            make_whiteout(self._work, whiteout)
+            if is_directory:
+                syscalls.renameat2(self._work, whiteout, upper, name, _EXCHANGE)
+                remove(self._work, whiteout)
+            else:
+                os.rename(whiteout, name, src_dir_fd=self._work, dst_dir_fd=upper)
+        except BaseException:
+            if victim >= 0:
+                os.close(victim)
+            with suppress(OSError):
+                remove(self._work, whiteout)
+            raise
+        self.tree.pin_if_unlinked(victim)
+
+    def _require_empty(self, parent: Inode, name: bytes) -> None:
+        tree = self.tree
+        inode, _ = tree.resolve(parent, name)
+        try:
+            if not inode.is_directory:
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            with tree.descriptors.use():
+                if has_entries(tree, inode):
+                    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+        finally:
+            tree.forget(inode.nodeid, 1)
+
+    def _clear_whiteouts(self, upper: int, name: bytes) -> None:
+        """Have an upper directory empty of which the merged view is: whiteouts may be left in it.
+
+        First it is marked to hide what is below, so it shows nothing at any moment.
+        """
+        directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=upper)
+        try:
+            if not os.listdir(directory):
+                return
+            if self._marks.opaqueness(directory) != b"y":
+                os.setxattr(beneath(directory), self._marks.opaque, b"y")
+            for left in os.listdir(directory):
+                remove(directory, os.fsencode(left))
+        finally:
+            os.close(directory)
+
+    # --- names that move -----------------------------------------------------------------------
+
+    def move(
+        self,
+        old_parent: Inode,
+        name: bytes,
+        new_parent: Inode,
+        new_name: bytes,
+        flags: int,
+        run: Callable[[Callable[[], None]], None],
+    ) -> None:
+        """renameat2(2), without ``RENAME_WHITEOUT``: whiteouts are the overlay's own."""
+        del run
+        if flags & ~(_NOREPLACE | _EXCHANGE):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        tree = self.tree
+        moving = self._prepare(old_parent, name)
+        other: Inode | None = None
+        try:
+            if flags & _EXCHANGE:
+                other = self._prepare(new_parent, new_name)
+                self._exchange(old_parent, name, new_parent, new_name, moving, other)
+                self._stands(other, old_parent, name)
+            else:
+                if flags & _NOREPLACE and self._shows(new_parent, new_name):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                self._replace(old_parent, name, new_parent, new_name, moving)
+            self._stands(moving, new_parent, new_name)
+        finally:
+            for inode in (moving, other):
+                if inode is not None:
+                    tree.forget(inode.nodeid, 1)
+
+    def _prepare(self, parent: Inode, name: bytes) -> Inode:
+        """What *name* is, in the upper layer by now; a lookup of it is counted.
+
+        Raises ``EXDEV`` for a directory that lower layers have a part in: programs copy it then.
+        """
+        inode, _ = self.tree.resolve(parent, name)
+        try:
+            standing = standing_of(inode)
+            if inode.is_directory and (standing.below or not standing.layer.is_upper):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+            self.tree.prepare_change(inode)
+        except BaseException:
+            self.tree.forget(inode.nodeid, 1)
+            raise
+        return inode
+
+    def _exchange(
+        self,
+        old_parent: Inode,
+        name: bytes,
+        new_parent: Inode,
+        new_name: bytes,
+        moving: Inode,
+        other: Inode,
+    ) -> None:
+        old, new = self._upper(old_parent), self._upper(new_parent)
+        self._hide_below(moving, new_parent, new_name)
+        self._hide_below(other, old_parent, name)
+        syscalls.renameat2(old, name, new, new_name, _EXCHANGE)
+
+    def _replace(
+        self, old_parent: Inode, name: bytes, new_parent: Inode, new_name: bytes, moving: Inode
+    ) -> None:
+        old, new = self._upper(old_parent), self._upper(new_parent)
+        leaves_whiteout = self._shows_below(old_parent, name)
+        present = _look(new, new_name)
+        if self._shows(new_parent, new_name):
+            self._require_replaceable(new_parent, new_name, moving)
+            if moving.is_directory and present is not None and not is_whiteout(present):
+                self._clear_whiteouts(new, new_name)
+        self._hide_below(moving, new_parent, new_name)
+        if moving.is_directory and present is not None and is_whiteout(present):
+            # A directory takes no whiteout's place: they change places, and that may go.
+            syscalls.renameat2(old, name, new, new_name, _EXCHANGE)
+            if not leaves_whiteout:
+                os.unlink(name, dir_fd=old)
+            return
+        victim = self.tree.probe(new, new_name)
+        flags = syscalls.RENAME_WHITEOUT if leaves_whiteout else 0
+        try:
+            syscalls.renameat2(old, name, new, new_name, flags)
+        except BaseException:
+            if victim >= 0:
+                os.close(victim)
+            raise
+        self.tree.pin_if_unlinked(victim)
+
+    def _shows(self, parent: Inode, name: bytes) -> bool:
+        present = _look(self.tree.descriptor(parent), name)
+        if present is not None:
+            return not is_whiteout(present)
+        return self._shows_below(parent, name)
+
+    def _require_replaceable(self, parent: Inode, name: bytes, moving: Inode) -> None:
+        holder = self.tree.holder(parent, name)
+        is_directory = stat.S_ISDIR(attributes_of(holder, name).mode)
+        if is_directory and not moving.is_directory:
+            _fail(errno.EISDIR)
+        if moving.is_directory:
+            if not is_directory:
+                _fail(errno.ENOTDIR)
+            self._require_empty(parent, name)
+
+    def _hide_below(self, moving: Inode, parent: Inode, name: bytes) -> None:
+        """A directory that comes to stand over another one hides it."""
+        if moving.is_directory and self._shows_below(parent, name):
+            os.setxattr(self.tree.path(moving), self._marks.opaque, b"y")
+
+    def _stands(self, inode: Inode, parent: Inode, name: bytes) -> None:
+        standing = inode.layers
+        if isinstance(standing, Standing):
+            standing.parent, standing.name = parent, name
+
+
+def _look(directory: int, name: bytes) -> Attributes | None:
+    try:
+        return attributes_of(directory, name)
+    except FileNotFoundError:
+        return None
+
+
+def _is_whiteout(directory: int, name: bytes) -> bool:
+    present = _look(directory, name)
+    return present is not None and is_whiteout(present)
+
+
+def _fail(number: int) -> NoReturn:
+    raise OSError(number, os.strerror(number))

@@ -1,0 +1,302 @@
+"""The layers of one mount: opened, and checked before anything is mounted."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from contextlib import suppress
+from typing import Final, NoReturn
+
+import structlog
+
+from inopt import syscalls
+from inopt.backing.filesystems import Filesystem, mount_descriptor
+from inopt.backing.tree import attributes_of
+from inopt.exceptions import UsageError
+from inopt.layers.format import Format, filesystem_uuid, is_whiteout
+from inopt.layers.options import LayerOptions
+from inopt.wire.replies import Attributes
+
+_log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
+
+_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_PROBE: Final = b"#inopt"
+
+
+class Layer:
+    """One directory tree of several.
+
+    ``root``: a descriptor of it on a private copy of its mount: what is mounted below does not
+    show, and lower layers can neither be changed by it nor have their access times moved.
+    ``key_mount``: the mount id by which inodes of this device are known, in whatever layer.
+    """
+
+    __slots__ = ("attributes", "filesystem", "is_upper", "key_mount", "path", "root", "uuid")
+
+    def __init__(self, path: str, root: int, *, is_upper: bool) -> None:
+        self.path = path
+        self.root = root
+        self.is_upper = is_upper
+        self.attributes: Attributes = attributes_of(root)
+        self.filesystem = Filesystem(
+            self.attributes.mount_id,
+            self.attributes.dev_major,
+            self.attributes.dev_minor,
+            mount_descriptor(root),
+        )
+        self.key_mount = self.attributes.mount_id
+        self.uuid = filesystem_uuid(root)
+
+    @property
+    def device(self) -> tuple[int, int]:
+        """The device (major, minor) of the layer's root."""
+        return self.attributes.dev_major, self.attributes.dev_minor
+
+
+class Stack:
+    """The layers of a mount, topmost first; the first one is written to if there is an upper.
+
+    Raises `UsageError` for directories that cannot be layers, or not together.
+    """
+
+    def __init__(self, options: LayerOptions) -> None:
+        self.format = Format(user=options.user_marks)
+        self.volatile = options.volatile
+        self.layers: list[Layer] = []
+        self.has_upper = options.upper is not None
+        # Of the directory in which what is made takes shape before it shows; -1: there is none.
+        self.work = -1
+        self._holds_work = -1
+        try:
+            self._open(options)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def top(self) -> Layer:
+        """The layer of which the root's own attributes are."""
+        return self.layers[0]
+
+    def close(self) -> None:
+        """Close what belongs to no tree; roots and filesystems are closed by it."""
+        for descriptor in (self.work, self._holds_work):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.work = self._holds_work = -1
+
+    def _open(self, options: LayerOptions) -> None:
+        named = [("--lower", path) for path in options.lower]
+        if options.upper is not None:
+            named.insert(0, ("--upper", options.upper))
+        real = [(what, path, _directory(what, path)) for what, path in named]
+        if options.work is not None:
+            work = _directory("--work", options.work)
+            _require_apart([*real, ("--work", options.work, work)])
+            self._open_upper(real.pop(0), options.work, work)
+        else:
+            _require_apart(real)
+        for _, path, place in real:
+            self.layers.append(Layer(path, _private(place, writable=False), is_upper=False))
+        for layer in self.layers:
+            for earlier in self.layers:
+                if earlier.device == layer.device:
+                    layer.key_mount = earlier.key_mount
+                    break
+
+    # --- the layer that is written to ----------------------------------------------------------
+
+    def _open_upper(self, upper: tuple[str, str, str], work_path: str, work: str) -> None:
+        _, path, place = upper
+        # One private mount for both: what is made in one directory is moved to the other.
+        above = os.path.commonpath([place, work])
+        private = _private(above, writable=True)
+        try:
+            root = _beneath(private, above, place)
+            holder = _beneath(private, above, work)
+        finally:
+            os.close(private)
+        if root < 0 or holder < 0:
+            _refuse("--work", work_path, f"not on the mount of --upper {path}", "put it there")
+        try:
+            self.layers.append(Layer(path, root, is_upper=True))
+            if os.statvfs(root).f_flag & os.ST_RDONLY:
+                _refuse("--upper", path, "mounted read-only", "remount it writable")
+            self._take_work(work_path, holder)
+        finally:
+            os.close(holder)
+        self._require_features(path)
+
+    def _take_work(self, path: str, holder: int) -> None:
+        self._holds_work = os.open(".", _DIRECTORY, dir_fd=holder)
+        try:
+            fcntl.flock(self._holds_work, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _refuse("--work", path, "in use by another mount", "unmount that, or use another one")
+        kernels = _overlay_using(holder)
+        if kernels is not None:
+            _refuse("--work", path, f"in use by the overlay at {kernels}", "unmount that")
+        foreign = set(os.listdir(holder)) - {"work", "index", "incompat"}
+        if foreign:
+            _refuse("--work", path, f"not empty: it has '{min(foreign)}'", "name an empty one")
+        for feature in ("index", "incompat"):
+            with suppress(FileNotFoundError):
+                found = _entries(holder, feature)
+                if found:
+                    name = "index" if feature == "index" else f"incompatible: {found[0]}"
+                    _refuse(
+                        "--work",
+                        path,
+                        f"its upper layer was made with a feature that inopt does not read: {name}",
+                        "mount it with the kernel's overlayfs, or use other directories",
+                    )
+        with suppress(FileExistsError):
+            os.mkdir("work", 0o700, dir_fd=holder)
+        self.work = os.open("work", _DIRECTORY | os.O_NOFOLLOW, dir_fd=holder)
+        clear(self.work)
+
+    def _require_features(self, path: str) -> None:
+        """What the kernel's overlayfs wants of the filesystem of an upper layer."""
+        marks = self.format
+        try:
+            descriptor = os.open(".", os.O_TMPFILE | os.O_RDWR, 0o600, dir_fd=self.work)
+            try:
+                os.setxattr(descriptor, marks.opaque, b"y")
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
+                what = "extended attributes" if "xattr" in str(error) else "what an upper needs"
+                _refuse(
+                    "--upper",
+                    path,
+                    f"its filesystem has no {what} ('{marks.prefix}*', O_TMPFILE)",
+                    "use a directory on ext4, xfs, btrfs or tmpfs",
+                )
+            raise UsageError(
+                f"--upper '{path}': cannot be written to: {error.strerror}: mend that first"
+            ) from error
+        try:
+            os.mknod(_PROBE, stat.S_IFCHR, 0, dir_fd=self.work)
+            syscalls.renameat2(
+                self.work, _PROBE, self.work, _PROBE + b"2", syscalls.RENAME_WHITEOUT
+            )
+            made = is_whiteout(attributes_of(self.work, _PROBE))
+        except OSError as error:
+            made = False
+            _log.debug("no whiteouts", error=str(error))
+        clear(self.work)
+        if not made:
+            _refuse(
+                "--upper",
+                path,
+                "its filesystem makes no whiteouts (RENAME_WHITEOUT)",
+                "use a directory on ext4, xfs, btrfs or tmpfs",
+            )
+
+
+def clear(directory: int) -> None:
+    """Remove everything in a directory of ours, not following links."""
+    for name in os.listdir(directory):
+        remove(directory, os.fsencode(name))
+
+
+def remove(directory: int, name: bytes) -> None:
+    """Remove a name and all that is below it."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except (IsADirectoryError, PermissionError):
+        below = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+        try:
+            clear(below)
+        finally:
+            os.close(below)
+        os.rmdir(name, dir_fd=directory)
+
+
+def _directory(what: str, path: str) -> str:
+    """The real path of a directory. Raises `UsageError`."""
+    real = os.path.realpath(path)
+    try:
+        status = os.stat(real)
+    except OSError as error:
+        _refuse(what, path, str(error.strerror), "name an existing directory")
+    if not stat.S_ISDIR(status.st_mode):
+        _refuse(what, path, "not a directory", "name a directory")
+    return real
+
+
+def _require_apart(named: list[tuple[str, str, str]]) -> None:
+    """No layer may be, or be inside of, another one that is written to, nor the same twice."""
+    for number, (what, path, place) in enumerate(named):
+        for other_what, other_path, other in named[:number]:
+            if os.path.samefile(place, other):
+                _refuse(what, path, f"the same as {other_what} {other_path}", "name another one")
+            if what == other_what == "--lower":
+                continue
+            if _is_below(place, other):
+                _refuse(what, path, f"inside of {other_what} {other_path}", "name another one")
+            if _is_below(other, place):
+                _refuse(what, path, f"{other_what} {other_path} is inside of it", "name another")
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path.startswith(directory.rstrip("/") + "/")
+
+
+def _private(place: str, *, writable: bool) -> int:
+    """A descriptor of *place* on a mount of its own, so that nothing else shows below it."""
+    descriptor = os.open(place, _DIRECTORY)
+    attributes = 0 if writable else syscalls.MOUNT_ATTR_NOATIME | syscalls.MOUNT_ATTR_RDONLY
+    clear_first = 0 if writable else syscalls.MOUNT_ATTR_ATIME
+    try:
+        private = syscalls.clone_mount(descriptor, attributes, clear_first)
+    except OSError as error:
+        os.close(descriptor)
+        raise UsageError(
+            f"'{place}': cannot be made a layer: {error.strerror}: layers need root and Linux 5.12"
+        ) from error
+    os.close(descriptor)
+    return private
+
+
+def _beneath(private: int, above: str, place: str) -> int:
+    """A descriptor of *place* on the private mount of *above*; -1 if it is on another mount."""
+    try:
+        found = os.open(os.path.relpath(place, above), _DIRECTORY, dir_fd=private)
+    except OSError:
+        return -1
+    if os.path.samestat(os.fstat(found), os.stat(place)):
+        return found
+    os.close(found)
+    return -1
+
+
+def _entries(directory: int, name: str) -> list[str]:
+    below = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+    try:
+        return os.listdir(below)
+    finally:
+        os.close(below)
+
+
+def _overlay_using(work: int) -> str | None:
+    """Where the kernel has an overlay mounted that uses this work directory."""
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            head, _, tail = line.partition(" - ")
+            if not tail.startswith("overlay "):
+                continue
+            for option in tail.split(" ")[2].rstrip("\n").split(","):
+                key, _, value = option.partition("=")
+                if key == "workdir":
+                    with suppress(OSError):
+                        if os.path.samestat(os.stat(value), os.fstat(work)):
+                            return head.split(" ")[4]
+    return None
+
+
+def _refuse(what: str, path: str, reason: str, way_out: str) -> NoReturn:
+    raise UsageError(f"{what} '{path}': {reason}: {way_out}")

@@ -1,0 +1,456 @@
+"""A tree over layers: each name leads to what the topmost layer that has it says.
+
+An inode is that of one layer's file; a directory may go on in layers further down. When something
+is copied up, its inode stays the same and leads to the copy from then on, except where the kernel
+reads the lower file by itself: see `moved`.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import stat
+from collections.abc import Callable
+from threading import RLock
+from typing import Final, NoReturn
+
+import structlog
+
+from inopt import syscalls
+from inopt.backing.inodes import FOREIGN, Inode, Key
+from inopt.backing.tree import HANDLE_FLAGS, Tree, attributes_of, identify
+from inopt.layers.format import is_whiteout, origin_number
+from inopt.layers.stack import Layer, Stack
+from inopt.wire.directory import DOTS
+from inopt.wire.replies import Attributes
+
+_log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
+
+_BLOCK: Final = 512
+
+
+class Standing:
+    """Where an inode stands in the layers.
+
+    ``parent`` and ``name``: one of its names. ``layer``: the one whose file it is. ``below``: the
+    lower parts of a directory that is merged, topmost first. ``replaced``: it has been copied up
+    while the kernel read the lower file by itself, so the copy is another inode.
+    """
+
+    __slots__ = ("below", "layer", "name", "parent", "replaced")
+
+    def __init__(self, parent: Inode | None, name: bytes, layer: Layer) -> None:
+        self.parent = parent
+        self.name = name
+        self.layer = layer
+        self.below: tuple[Part, ...] = ()
+        self.replaced = False
+
+
+class Part:
+    """A directory of one layer below the topmost one that a directory of the tree consists of.
+
+    ``inode`` is in no table: it is what descriptors are kept by.
+    """
+
+    __slots__ = ("inode", "layer")
+
+    def __init__(self, inode: Inode, layer: Layer) -> None:
+        self.inode = inode
+        self.layer = layer
+
+
+class _Found:
+    """What a name is in one layer."""
+
+    __slots__ = ("attributes", "descriptor", "handle", "layer")
+
+    def __init__(
+        self, layer: Layer, handle: bytes, attributes: Attributes, descriptor: int = -1
+    ) -> None:
+        self.layer = layer
+        self.handle = handle
+        self.attributes = attributes
+        self.descriptor = descriptor
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def standing_of(inode: Inode) -> Standing:
+    """Where *inode* stands."""
+    standing = inode.layers
+    assert isinstance(standing, Standing)  # noqa: S101 - every inode of such a tree has one
+    return standing
+
+
+class LayeredTree(Tree):
+    """The tree that a `Stack` makes up. The stack is taken over.
+
+    ``changing``: held while it is decided by which file an inode is opened, or that another one
+    takes its place.
+    """
+
+    def __init__(self, stack: Stack, budget: int) -> None:
+        self.stack = stack
+        self.changing = RLock()
+        # Whether the kernel has an inode's file for good, or for its opens; asked under the lock.
+        self.is_bound: Callable[[Inode], bool] = lambda _inode: False
+        # Told of an inode that leads to another file from now on.
+        self.moved: Callable[[Inode], None] | None = None
+        # Makes an inode one of the upper layer; False: without what is in it.
+        self.copy_up: Callable[[Inode, bool], None] = _refuse_copying
+        self._part_numbers = itertools.count(-1, -1)
+        # What an inode is to be called that took the place of another one.
+        self._numbers: dict[Key, int] = {}
+        self._told: set[str] = set()
+        top = stack.top
+        super().__init__(top.path, budget, top.root)
+        self.has_handles = all(layer.filesystem.has_handles for layer in stack.layers)
+        top.filesystem.close()
+        top.filesystem = self.root.filesystem
+        for layer in stack.layers:
+            self._filesystems[layer.filesystem.mount_id] = layer.filesystem
+        standing = Standing(None, b"", top)
+        standing.below = tuple(
+            Part(self._part(layer.filesystem, b"", layer.root), layer) for layer in stack.layers[1:]
+        )
+        self.root.layers = standing
+
+    def close(self) -> None:
+        """Close every descriptor. No request may be running."""
+        for part in standing_of(self.root).below:
+            os.close(part.inode.descriptor)
+        super().close()
+        self.stack.close()
+
+    # --- from a name to an inode ---------------------------------------------------------------
+
+    def resolve(self, parent: Inode, name: bytes) -> tuple[Inode, Attributes]:
+        """Look *name* up in *parent*, and count the lookup."""
+        if name in DOTS:
+            return self._resolve_dots(parent, name)
+        found, below = self._find(parent, name)
+        try:
+            inode, new = self.table.adopt(
+                self._key(found, parent, name),
+                found.layer.filesystem,
+                found.handle,
+                found.descriptor,
+                is_directory=stat.S_ISDIR(found.attributes.mode),
+            )
+            if inode.descriptor >= 0 and inode.descriptor == found.descriptor:
+                found.descriptor = -1
+                self.descriptors.held += 1
+            standing = inode.layers
+            if new or standing is None:
+                try:
+                    self._place(inode, parent, name, found, below)
+                except BaseException:
+                    self.forget(inode.nodeid, 1)
+                    raise
+            elif standing.parent is None:
+                standing.parent, standing.name = parent, name
+            return inode, found.attributes
+        finally:
+            found.close()
+
+    def _find(self, parent: Inode, name: bytes) -> tuple[_Found, tuple[Part, ...]]:
+        """What *name* is in the topmost layer that has it, and the parts of *parent* below that.
+
+        Raises `FileNotFoundError`, also for what a layer says is no more.
+        """
+        standing = standing_of(parent)
+        below = standing.below
+        found = self._find_in(self.descriptor(parent), standing.layer, name)
+        while found is None and below:
+            part, below = below[0], below[1:]
+            found = self._find_in(self.descriptor(part.inode), part.layer, name)
+        if found is None:
+            raise _missing()
+        return found, below
+
+    def _find_in(self, directory: int, layer: Layer, name: bytes) -> _Found | None:
+        try:
+            identity = identify(directory, name) if layer.filesystem.has_handles else None
+            if identity is not None:
+                found = _Found(layer, *identity)
+            else:
+                found = self._opened(layer, os.open(name, HANDLE_FLAGS, dir_fd=directory))
+        except FileNotFoundError:
+            return None
+        if is_whiteout(found.attributes) or self._is_marked_whiteout(directory, name, found):
+            found.close()
+            raise _missing()
+        return found
+
+    def _opened(self, layer: Layer, descriptor: int) -> _Found:
+        try:
+            attributes = attributes_of(descriptor)
+            handle = b""
+            if layer.filesystem.has_handles:
+                handle = syscalls.name_to_handle(descriptor)[0]
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return _Found(layer, handle, attributes, descriptor)
+
+    def _is_marked_whiteout(self, directory: int, name: bytes, found: _Found) -> bool:
+        """Whether a mark says that a name is no more (layers made where devices cannot be)."""
+        attributes, marks = found.attributes, self.stack.format
+        if attributes.size or not stat.S_ISREG(attributes.mode):
+            return False
+        if marks.read(marks.whiteout, directory, name) is None:
+            return False
+        return marks.opaqueness(directory) == b"x"
+
+    def holder(self, directory: Inode, name: bytes) -> int:
+        """A descriptor of the backing directory that has *name*; for no name, of the top layer."""
+        if not name:
+            return self.root.descriptor
+        top = self.descriptor(directory)
+        if _has(top, name):
+            return top
+        for part in standing_of(directory).below:
+            lower = self.descriptor(part.inode)
+            if _has(lower, name):
+                return lower
+        return top
+
+    def _key(self, found: _Found, parent: Inode, name: bytes) -> Key:
+        attributes, layer = found.attributes, found.layer
+        number = attributes.inode
+        if (
+            attributes.links > 1
+            and self.stack.has_upper
+            and not layer.is_upper
+            and not stat.S_ISDIR(attributes.mode)
+        ):
+            # Each name is copied up for itself, so each is an inode of its own.
+            return (layer.key_mount, hash((parent.nodeid, name)), -number, number)
+        return (layer.key_mount, attributes.dev_major, attributes.dev_minor, number)
+
+    def key_in(self, layer: Layer, attributes: Attributes) -> Key:
+        """By what the table knows the inode of a name in the upper layer."""
+        return (layer.key_mount, attributes.dev_major, attributes.dev_minor, attributes.inode)
+
+    # --- where it stands -----------------------------------------------------------------------
+
+    def _place(
+        self, inode: Inode, parent: Inode, name: bytes, found: _Found, below: tuple[Part, ...]
+    ) -> None:
+        standing = Standing(parent, name, found.layer)
+        attributes = found.attributes
+        number = -1
+        if stat.S_ISDIR(attributes.mode):
+            if below:
+                directory = self.descriptor(inode)
+                self._refuse_features(directory, name)
+                if self.stack.format.opaqueness(directory) != b"y":
+                    standing.below, number = self._lower_parts(below, name)
+        elif stat.S_ISREG(attributes.mode):
+            if attributes.blocks * _BLOCK < attributes.size:
+                self._refuse_metacopy(inode, name)
+            if below and found.layer.is_upper:
+                number = self._number_of_origin(inode)
+        native = found.layer.device == self.stack.top.device
+        if number < 0 and native and inode.nodeid >= FOREIGN:
+            number = attributes.inode  # a nodeid of its own, but the number is free to be told
+        number = self._numbers.get(self.key_in(found.layer, attributes), number)
+        if number > 0:
+            inode.number = number
+        inode.layers = standing
+
+    def _lower_parts(self, below: tuple[Part, ...], name: bytes) -> tuple[tuple[Part, ...], int]:
+        """The directories called *name* that show through, and the number of the topmost."""
+        parts: list[Part] = []
+        number = -1
+        for position, part in enumerate(below):
+            directory = self.descriptor(part.inode)
+            try:
+                found = self._find_in(directory, part.layer, name)
+            except FileNotFoundError:
+                break
+            if found is None:
+                continue
+            if not stat.S_ISDIR(found.attributes.mode):
+                found.close()
+                break
+            if not parts and part.layer.device == self.stack.top.device:
+                number = found.attributes.inode
+            inode = self._part(part.layer.filesystem, found.handle, found.descriptor)
+            parts.append(Part(inode, part.layer))
+            if position + 1 < len(below):
+                descriptor = self.descriptor(inode)
+                self._refuse_features(descriptor, name)
+                if self.stack.format.opaqueness(descriptor) == b"y":
+                    break
+        return tuple(parts), number
+
+    def _part(self, filesystem: object, handle: bytes, descriptor: int) -> Inode:
+        number = next(self._part_numbers)
+        part = Inode(number, 0, filesystem, handle, -1, is_directory=True)  # type: ignore[arg-type]
+        if handle and descriptor >= 0:
+            self.descriptors.put(number, descriptor)
+        else:
+            part.descriptor = descriptor
+        return part
+
+    def _number_of_origin(self, inode: Inode) -> int:
+        marks = self.stack.format
+        value = marks.read(marks.origin, self.descriptor(inode))
+        return origin_number(value, self.stack.top.uuid)
+
+    def _refuse_features(self, directory: int, name: bytes) -> None:
+        marks = self.stack.format
+        if marks.read(marks.redirect, directory) is not None:
+            self._refuse("redirect_dir", name)
+
+    def _refuse_metacopy(self, inode: Inode, name: bytes) -> None:
+        marks = self.stack.format
+        if marks.read(marks.metacopy, self.descriptor(inode)) is not None:
+            self._refuse("metacopy", name)
+
+    def _refuse(self, feature: str, name: bytes) -> NoReturn:
+        if feature not in self._told:
+            self._told.add(feature)
+            _log.warning(
+                "not shown: a layer was made with a feature that inopt does not read",
+                feature=feature,
+                name=os.fsdecode(name),
+            )
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def _resolve_dots(self, parent: Inode, name: bytes) -> tuple[Inode, Attributes]:
+        above = parent if name == b"." else standing_of(parent).parent or self.root
+        if above is not self.root and not self.table.count_again(above):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return above, self.attributes(above)
+
+    def adopt_open(self, descriptor: int) -> tuple[Inode, Attributes]:
+        """Count a lookup of an inode just created; its name is filled in when it is looked up."""
+        inode, attributes = super().adopt_open(descriptor)
+        if inode.layers is None:
+            inode.layers = Standing(None, b"", self.stack.top)
+        return inode, attributes
+
+    def revive(self, nodeid: int) -> tuple[Inode, Attributes]:
+        """Nothing tells in which layer a forgotten inode was. Raises ``ESTALE``."""
+        del nodeid
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def location(self, inode: Inode) -> list[bytes]:
+        """The names that lead from the root to an inode at this moment. Raises ``ESTALE``."""
+        names: list[bytes] = []
+        while inode is not self.root:
+            standing = standing_of(inode)
+            if standing.parent is None:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            names.append(standing.name)
+            inode = standing.parent
+        return names[::-1]
+
+    # --- before something is changed -----------------------------------------------------------
+
+    def prepare_change(self, inode: Inode, *, content: bool = True) -> None:
+        """Have *inode* in the upper layer. Raises `OSError`."""
+        if not standing_of(inode).layer.is_upper:
+            self.copy_up(inode, content)
+
+    def prepare_open(self, inode: Inode, flags: int) -> int:
+        """Have *inode* in the upper layer if it may be written to.
+
+        Raises ``ESTALE`` for an inode of which the copy is another one: the kernel then looks the
+        name up again, and finds that.
+        """
+        standing = standing_of(inode)
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            self.prepare_change(inode, content=not flags & os.O_TRUNC)
+        if standing.replaced:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return flags
+
+    def may_attach(self, inode: Inode) -> bool:
+        """Not what may be copied up, nor a directory of several layers."""
+        standing = standing_of(inode)
+        may_move = self.stack.has_upper and not standing.layer.is_upper
+        return not may_move and not standing.below
+
+    # --- marks ---------------------------------------------------------------------------------
+
+    def stored(self, name: bytes) -> bytes:
+        """What an extended attribute is called in the layers: marks are out of reach."""
+        return os.fsencode(self.stack.format.stored(os.fsdecode(name)))
+
+    def shown(self, name: str) -> str | None:
+        """What an extended attribute of a layer is called in the overlay; None: it is a mark."""
+        return self.stack.format.shown(name)
+
+    # --- the file behind an inode becomes another one -------------------------------------------
+
+    def move(self, inode: Inode, descriptor: int) -> None:
+        """From now on *inode* leads to what *descriptor* is, in the upper layer.
+
+        Where the kernel has the lower file by itself, for an open or for good, it cannot be given
+        another one: then the copy is an inode of its own, and this one only leads to its
+        attributes. The caller holds ``changing``.
+        """
+        attributes = attributes_of(descriptor)
+        layer = self.stack.top
+        handle = syscalls.name_to_handle(descriptor)[0] if layer.filesystem.has_handles else b""
+        standing = standing_of(inode)
+        if inode.is_directory:
+            lower = self._part(inode.filesystem, inode.handle, self._kept(inode))
+            standing.below = (Part(lower, standing.layer), *standing.below)
+        key = self.key_in(layer, attributes)
+        if self.is_bound(inode):
+            standing.replaced = True
+            self._numbers[key] = inode.number
+        else:
+            self.table.rename(inode, key)
+        kept = inode.descriptor
+        # Readers look at the descriptor first: so they never meet one file's handle on the
+        # other's mount.
+        inode.descriptor = os.dup(descriptor)
+        self.descriptors.held += 1
+        inode.filesystem, inode.handle = layer.filesystem, handle
+        standing.layer = layer
+        if kept >= 0:
+            self.descriptors.held -= 1
+            self.descriptors.retire(kept)
+        self.descriptors.drop(inode.nodeid)
+        if handle and attributes.links:
+            self.unpin(inode)
+        if self.moved is not None:
+            self.moved(inode)
+
+    def _kept(self, inode: Inode) -> int:
+        return os.dup(inode.descriptor) if inode.descriptor >= 0 else -1
+
+    def _drop(self, inode: Inode) -> None:
+        standing = inode.layers
+        if isinstance(standing, Standing):
+            for part in standing.below:
+                self.descriptors.drop(part.inode.nodeid)
+                if part.inode.descriptor >= 0:
+                    self.descriptors.retire(part.inode.descriptor)
+                    part.inode.descriptor = -1
+        super()._drop(inode)
+
+
+def _has(directory: int, name: bytes) -> bool:
+    try:
+        return not is_whiteout(attributes_of(directory, name))
+    except OSError:
+        return False
+
+
+def _refuse_copying(_inode: Inode, _content: bool) -> None:
+    raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+
+def _missing() -> FileNotFoundError:
+    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
