@@ -16,7 +16,14 @@ from inopt.exceptions import InoptError, UsageError
 from inopt.kernel.dialects import BY_NAME, Tier
 from inopt.kernel.mounts import require_privilege
 from inopt.kernel.options import MountOptions, parse_options
-from inopt.layers.options import LayerOptions, Wanted, is_layer_option, split_lowers
+from inopt.layers.options import (
+    FLAGS,
+    TEMPORARY,
+    LayerOptions,
+    Wanted,
+    is_layer_option,
+    split_lowers,
+)
 from inopt.policy.load import Loaded, load_policy, shipped_policies
 from inopt.policy.model import listed
 from inopt.session import logs, places
@@ -49,6 +56,9 @@ def _complete_policy(_context: Any, _parameter: Any, incomplete: str) -> list[st
 @click.option("--upper", metavar="DIR", help="The layer that changes go to.  [default: read-only]")
 @click.option(
     "--work", metavar="DIR", help="An empty directory on the filesystem of --upper, for its use."
+)
+@click.option(
+    "--temporary", is_flag=True, help="Changes go to a layer that is removed when unmounted."
 )
 @click.option("--foreground", "-f", is_flag=True, help="Stay in the foreground, log to stderr.")
 @click.option(
@@ -113,6 +123,7 @@ def mount(
     lower: str | None,
     upper: str | None,
     work: str | None,
+    temporary: bool,
     foreground: bool,
     tier: str,
     abi: str | None,
@@ -131,7 +142,7 @@ def mount(
     With layers there is no SOURCE: inopt mount POLICY MOUNTPOINT --lower DIR --upper DIR --work DIR
     """
     loaded = load_policy(policy)
-    layers, mount_options = _layers(loaded, options, lower, upper, work)
+    layers, mount_options = _layers(loaded, options, lower, upper, work, temporary=temporary)
     source, mountpoint = _places(source, mountpoint, layers)
     settings = Settings(
         # Before the daemon changes its directory; an empty path stays one, to be refused.
@@ -167,6 +178,8 @@ def _layers(
     lower: str | None,
     upper: str | None,
     work: str | None,
+    *,
+    temporary: bool,
 ) -> tuple[LayerOptions | None, MountOptions]:
     """The layers that are asked for, None if none are, and all other options of ``-o``.
 
@@ -182,6 +195,8 @@ def _layers(
     wanted.lower = wanted.lower if lower is None else split_lowers(lower)
     wanted.upper = upper if upper is not None else wanted.upper
     wanted.work = work if work is not None else wanted.work
+    if temporary:
+        wanted.flags.add(TEMPORARY)
     directory = os.getcwd()
     in_policy = loaded.policy.overlay
     if in_policy is not None and not (wanted.lower or wanted.upper or wanted.work):
@@ -189,15 +204,14 @@ def _layers(
         wanted.lower = [str(path) for path in listed(in_policy.lower)]
         wanted.upper, wanted.work = in_policy.upper, in_policy.work
     if in_policy is not None:
-        asked = {"userxattr": in_policy.userxattr, "volatile": in_policy.volatile}
-        wanted.flags |= {flag for flag, wish in asked.items() if wish}
+        wanted.flags |= {flag for flag in (*FLAGS, TEMPORARY) if getattr(in_policy, flag)}
     layers = wanted.options(directory)
     if layers is None and in_policy is not None:
         raise UsageError(
             f"{loaded.path}: layers are to be mounted, and none are named: give --lower, or "
             "'lower' below 'overlay' in the policy"
         )
-    if layers is not None and layers.upper is None:
+    if layers is not None and layers.upper is None and not layers.temporary:
         others.append("ro")
     return layers, parse_options(tuple(others))
 

@@ -25,6 +25,7 @@ from inopt.policy.compiled import CompiledPolicy, Joint, Treatment
 from inopt.policy.facts import Attributes, ReadXattr
 from inopt.policy.paths.match import State
 from inopt.policy.plan import Plan
+from inopt.policy.words import Part
 from inopt.wire.bodies import Header
 from inopt.wire.directory import DOTS
 
@@ -192,6 +193,20 @@ class Placement:
         )
         inode.plan = plan
         return plan
+
+    def require_copy_up(self, inode: Inode) -> None:
+        """Raise `DeniedError` if the policy keeps an inode of a lower layer from being changed.
+
+        Who is about to change it does not matter: what is denied to some is denied to all.
+        """
+        plan = self.plan(inode)
+        codes = [plan.codes[Part.COPY_UP]]
+        codes += [
+            code for slot, choices in plan.choices if slot == Part.COPY_UP for _, code in choices
+        ]
+        for code in codes:
+            if code > 0:
+                raise DeniedError(code)
 
     def settle(self, inode: Inode) -> bool:
         """Put an open inode under the present policy; False if it keeps its earlier plan.

@@ -38,17 +38,19 @@ class _Turn:
 
 
 class Copier:
-    """Copies up for one tree; one copy of an inode at a time, several inodes side by side."""
+    """Copies up for one tree; one copy of an inode at a time, several inodes side by side.
 
-    def __init__(self, tree: LayeredTree) -> None:
+    *permit* is asked whether an inode may be copied up; raises `OSError` if not.
+    """
+
+    def __init__(self, tree: LayeredTree, permit: Callable[[Inode], None]) -> None:
         self._tree = tree
         self._stack = tree.stack
         self._marks = tree.stack.format
         self._lock = Lock()
         self._turns: dict[int, _Turn] = {}
         self._names = itertools.count()
-        # Asked whether an inode may be copied up; raises `OSError` if not.
-        self.permit: Callable[[Inode], None] = lambda _inode: None
+        self._permit = permit
         if self._stack.has_upper:
             tree.copy_up = self.copy_up
 
@@ -62,7 +64,7 @@ class Copier:
         """Have *inode* in the upper layer, also if its name is gone. Raises `OSError`."""
         with self._alone(inode.nodeid):
             if not standing_of(inode).layer.is_upper:
-                self.permit(inode)
+                self._permit(inode)
                 self._copy(inode, content)
 
     @contextmanager

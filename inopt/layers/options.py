@@ -24,6 +24,7 @@ _ONLY: Final = {
 }
 _KEYS: Final = ("lowerdir", "upperdir", "workdir")
 FLAGS: Final = ("userxattr", "volatile")
+TEMPORARY: Final = "temporary"
 
 
 class LayerOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +33,7 @@ class LayerOptions(msgspec.Struct, frozen=True, kw_only=True):
     ``lower``: the topmost first. ``upper`` and ``work``: where changes go, and a directory beside
     it on the same filesystem; None for a read-only mount. ``user_marks``: marks are
     ``user.overlay.*``. ``volatile``: copies are not brought to stable storage before they show.
+    ``temporary``: an upper layer is made for the mount, and removed with it.
     """
 
     lower: tuple[str, ...]
@@ -39,6 +41,7 @@ class LayerOptions(msgspec.Struct, frozen=True, kw_only=True):
     work: str | None = None
     user_marks: bool = False
     volatile: bool = False
+    temporary: bool = False
 
 
 def split_lowers(text: str) -> list[str]:
@@ -95,6 +98,13 @@ class Wanted:
             return None
         if not self.lower:
             _refuse("--lower", "no lower directory is given", "give --lower DIRECTORY[:…]")
+        temporary = TEMPORARY in self.flags
+        if temporary and (self.upper or self.work):
+            _refuse(
+                "--temporary",
+                f"there is --upper {self.upper}, which would be kept",
+                "leave one of them out",
+            )
         if self.upper is None and self.work is not None:
             _refuse(f"--work {self.work}", "means nothing without --upper", "leave it out")
         if self.upper is not None and self.work is None:
@@ -111,7 +121,8 @@ class Wanted:
             upper=None if self.upper is None else os.path.join(directory, self.upper),
             work=None if self.work is None else os.path.join(directory, self.work),
             user_marks="userxattr" in self.flags,
-            volatile="volatile" in self.flags,
+            volatile=temporary or "volatile" in self.flags,
+            temporary=temporary,
         )
 
 

@@ -147,7 +147,8 @@ class Overlay(_Strict, frozen=True):
 
     ``lower``: the topmost first; ``upper`` and ``work``: where changes go; without them the mount
     is read-only. ``userxattr``: marks are ``user.overlay.*``. ``volatile``: copies are not brought
-    to stable storage before they show.
+    to stable storage before they show. ``temporary``: an upper layer is made for the mount, and
+    removed with it.
     """
 
     lower: Name | list[Name] = []
@@ -155,6 +156,7 @@ class Overlay(_Strict, frozen=True):
     work: Name | None = None
     userxattr: bool = False
     volatile: bool = False
+    temporary: bool = False
 
 
 class PolicyFile(_Strict, frozen=True):

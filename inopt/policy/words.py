@@ -14,12 +14,12 @@ from typing import Final
 
 from inopt.ops import GROUPS, OPCODE_LIMIT, Op
 
-SLOT_LIMIT: Final = OPCODE_LIMIT + 8
+SLOT_LIMIT: Final = OPCODE_LIMIT + 9
 """Size of a table indexed by slot."""
 
 
 class Part(IntEnum):
-    """The slots that are no opcodes: parts of SETATTR, IOCTL, WRITE, SETLK, and mmap(2)."""
+    """The slots that are no opcodes: parts of SETATTR, IOCTL, WRITE, SETLK, mmap(2), copy-up."""
 
     CHMOD = OPCODE_LIMIT
     CHOWN = OPCODE_LIMIT + 1
@@ -29,6 +29,7 @@ class Part(IntEnum):
     OVERWRITE = OPCODE_LIMIT + 5  # writes of bytes that are there already
     MMAP = OPCODE_LIMIT + 6  # shared mappings
     FLOCK = OPCODE_LIMIT + 7  # locks of whole files, by flock(2)
+    COPY_UP = OPCODE_LIMIT + 8  # of what a lower layer has, before it is changed
 
 
 SETATTR_PARTS: Final = frozenset({Part.CHMOD, Part.CHOWN, Part.TRUNCATE, Part.UTIMENS, Part.CHATTR})
@@ -81,6 +82,7 @@ NEVER_HANDLED: Final[Mapping[int, str]] = MappingProxyType(
     | {
         Part.MMAP: "a mapping is made of reads and writes: handle those",
         Part.OVERWRITE: "it is a kind of write: handle 'write'",
+        Part.COPY_UP: "it is done before other operations: handle those",
     }
 )
 """Slots that no handler can serve, and why."""

@@ -132,9 +132,25 @@ async def mounted(settings: Settings) -> AsyncIterator[Session]:
     """
     prepared = prepare(settings.policy, settings)
     with ExitStack() as places_made:
+        settings = _with_upper(settings, places_made)
         source = _source_of(settings, prepared, places_made)
         async with _mounted(settings, prepared, source) as session:
             yield session
+
+
+def _with_upper(settings: Settings, places_made: ExitStack) -> Settings:
+    """Make the upper layer of a mount that keeps none; it is taken away afterwards."""
+    layers = settings.layers
+    if layers is None or not layers.temporary:
+        return settings
+    made = places_made.enter_context(tempfile.TemporaryDirectory(prefix="inopt-", dir="/var/tmp"))
+    upper, work = os.path.join(made, "upper"), os.path.join(made, "work")
+    for path in (upper, work):
+        os.mkdir(path)
+    os.chmod(upper, os.stat(layers.lower[0]).st_mode & 0o7777)
+    replaced = msgspec.structs.replace(layers, upper=upper, work=work)
+    _log.info("changes are lost when this is unmounted", upper=upper)
+    return msgspec.structs.replace(settings, source=upper, layers=replaced)
 
 
 def _source_of(settings: Settings, prepared: Prepared, places_made: ExitStack) -> str:
@@ -270,16 +286,20 @@ def begin(
             tree.leave_access_times()
     if isinstance(tree, LayeredTree):
         tree.is_bound = lambda inode: bool(attachments.backing_id(inode))
+    placement = Placement(compile_for(prepared, terms), tree)
+    naming = None
+    if isinstance(tree, LayeredTree):
+        naming = LayeredNaming(tree, Copier(tree, placement.require_copy_up))
     context = Context(
         tree,
-        Placement(compile_for(prepared, terms), tree),
+        placement,
         attachments,
         dialect,
         settings.policy.policy.cache,
         lambda nodeid: _tell(device, notifications.invalidate_inode(nodeid, -1, 0)),
         tell=lambda message: _tell(device, message),
         locks=_locks_for(tree, terms),
-        names=LayeredNaming(tree, Copier(tree)) if isinstance(tree, LayeredTree) else None,
+        names=naming,
         open_flags=settings.options.open_flags,
         reads_back=terms.has(InitFlag.WRITEBACK_CACHE),
     )

@@ -17,14 +17,16 @@ _COPIES: Final = (Op.COPY_FILE_RANGE, Op.COPY_FILE_RANGE_64)
 _FILE: Final = (
     *_ATTRIBUTES, Op.OPEN, Op.READ, Op.WRITE, Part.OVERWRITE, Part.MMAP, Op.LSEEK, Op.FALLOCATE,
     *_COPIES, Op.FSYNC, Op.FLUSH, Op.RELEASE, Op.IOCTL, Part.CHATTR, Part.TRUNCATE, *_CHANGES,
-    *_XATTRS, Op.STATFS, Op.GETLK, Op.SETLK, Op.SETLKW, Part.FLOCK, Op.POLL,
+    *_XATTRS, Part.COPY_UP, Op.STATFS, Op.GETLK, Op.SETLK, Op.SETLKW, Part.FLOCK, Op.POLL,
 )  # fmt: skip
 _DIRECTORY: Final = (
     *_ATTRIBUTES, Op.OPENDIR, Op.READDIR, Op.READDIRPLUS, Op.FSYNCDIR, Op.RELEASEDIR, Op.IOCTL,
-    Part.CHATTR, *_CHANGES, *_XATTRS, Op.STATFS,
+    Part.CHATTR, *_CHANGES, *_XATTRS, Part.COPY_UP, Op.STATFS,
 )  # fmt: skip
-_SYMLINK: Final = (*_ATTRIBUTES, Op.READLINK, Part.CHOWN, Part.UTIMENS, *_XATTRS, Op.STATFS)
-_SPECIAL: Final = (*_ATTRIBUTES, *_CHANGES, *_XATTRS, Op.STATFS)
+_SYMLINK: Final = (
+    *_ATTRIBUTES, Op.READLINK, Part.CHOWN, Part.UTIMENS, *_XATTRS, Part.COPY_UP, Op.STATFS,
+)  # fmt: skip
+_SPECIAL: Final = (*_ATTRIBUTES, *_CHANGES, *_XATTRS, Part.COPY_UP, Op.STATFS)
 
 NEVER_ASKED: Final = frozenset[int]({Op.FLUSH, Op.RELEASE, Op.RELEASEDIR} | KERNELS_UNLESS_HANDLED)
 """They end what was begun, or the kernel does them: told of only where a handler serves them."""

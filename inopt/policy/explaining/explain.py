@@ -49,6 +49,7 @@ _DENIED: Final[Mapping[int, str]] = {
     Op.WRITE: "refused at open",
     Part.OVERWRITE: "writes before the end of the file are refused",
     Part.MMAP: "of shared mappings: the kernel refuses them, as all opens are direct",
+    Part.COPY_UP: "what a lower layer has is not changed",
     Op.GETXATTR: "except ACLs, by which the kernel checks permissions",
 }
 
