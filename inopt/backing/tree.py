@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -395,6 +395,22 @@ class Tree:
         return attributes_of(self.descriptor(inode))
 
     # --- what other kinds of trees do otherwise ------------------------------------------------
+
+    def key(self, attributes: Attributes) -> Key:
+        """By what the table finds the inode that has these attributes."""
+        return key_of(attributes)
+
+    def open_names(self, above: int, names: Sequence[bytes]) -> int:
+        """An ``O_PATH`` descriptor of what *names* lead to; nothing is counted.
+
+        *above* is one of what all of them but the last lead to.
+        """
+        return os.open(names[-1], HANDLE_FLAGS, dir_fd=above)
+
+    def describe(self, inode: Inode) -> str:
+        """In which of several layers *inode* is, for people; empty where there are none."""
+        del inode
+        return ""
 
     def holder(self, directory: Inode, name: bytes) -> int:
         """A descriptor of the backing directory that has *name* of *directory*, if any has."""

@@ -165,6 +165,7 @@ def _live(live: dict[str, Any]) -> Text:
     return Text(
         f"nodeid {live['nodeid']}, {live['lookups']} lookups, {opens}, "
         f"under the {live['policy']} policy{', pinned' if live['pinned'] else ''}{attached}"
+        f"{'; ' + live['layer'] if live['layer'] else ''}"
     )
 
 

@@ -200,7 +200,7 @@ def _layers(
     directory = os.getcwd()
     in_policy = loaded.policy.overlay
     if in_policy is not None and not (wanted.lower or wanted.upper or wanted.work):
-        directory = os.path.dirname(os.path.abspath(loaded.path))
+        directory = os.path.dirname(os.path.abspath(loaded.place("overlay").path))
         wanted.lower = [str(path) for path in listed(in_policy.lower)]
         wanted.upper, wanted.work = in_policy.upper, in_policy.work
     if in_policy is not None:
@@ -208,8 +208,8 @@ def _layers(
     layers = wanted.options(directory)
     if layers is None and in_policy is not None:
         raise UsageError(
-            f"{loaded.path}: layers are to be mounted, and none are named: give --lower, or "
-            "'lower' below 'overlay' in the policy"
+            f"{loaded.place('overlay')}: layers are to be mounted, and none are named: give "
+            "--lower, or 'lower' in the policy"
         )
     if layers is not None and layers.upper is None and not layers.temporary:
         others.append("ro")

@@ -11,7 +11,7 @@ import errno
 import itertools
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import RLock
 from typing import Final, NoReturn
 
@@ -232,6 +232,34 @@ class LayeredTree(Tree):
             # Each name is copied up for itself, so each is an inode of its own.
             return (layer.key_mount, hash((parent.nodeid, name)), -number, number)
         return (layer.key_mount, attributes.dev_major, attributes.dev_minor, number)
+
+    def key(self, attributes: Attributes) -> Key:
+        """By what the table finds the inode that has these attributes, in whatever layer."""
+        for layer in self.stack.layers:
+            if layer.device == (attributes.dev_major, attributes.dev_minor):
+                return self.key_in(layer, attributes)
+        return super().key(attributes)
+
+    def open_names(self, above: int, names: Sequence[bytes]) -> int:
+        """An ``O_PATH`` descriptor of what *names* lead to; nothing is counted."""
+        del above
+        inode = self.root
+        with self.descriptors.use():
+            try:
+                for name in names:
+                    parent, (inode, _) = inode, self.resolve(inode, name)
+                    self.forget(parent.nodeid, 1)
+                return os.dup(self.descriptor(inode))
+            finally:
+                self.forget(inode.nodeid, 1)
+
+    def describe(self, inode: Inode) -> str:
+        """In which layer *inode* is, and with how many others it is merged."""
+        standing = standing_of(inode)
+        which = f"{'upper' if standing.layer.is_upper else 'lower'} layer {standing.layer.path}"
+        if standing.replaced:
+            return f"{which}; what was open before it was copied up goes on with the lower file"
+        return f"{which}, merged with {len(standing.below)} below" if standing.below else which
 
     def key_in(self, layer: Layer, attributes: Attributes) -> Key:
         """By what the table knows the inode of a name in the upper layer."""

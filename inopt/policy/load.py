@@ -17,7 +17,7 @@ from inopt.policy.text.document import LARGEST_FILE, Document
 from inopt.policy.text.problems import Place, PolicyError, Problems
 
 _DEEPEST: Final = 16
-_MERGED: Final = ("description", "require", "otherwise", "handlers")
+_MERGED: Final = ("description", "require", "otherwise", "overlay", "handlers")
 
 
 class Loaded(msgspec.Struct, frozen=True):

@@ -14,7 +14,6 @@ import msgspec
 from inopt import syscalls
 from inopt.backing.attached import attached_to, reason_of
 from inopt.backing.inodes import Inode
-from inopt.backing.tree import key_of
 from inopt.exceptions import UsageError
 from inopt.handlers.running import served_by
 from inopt.handlers.serve import Context
@@ -34,7 +33,8 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     open has one of its own. ``io``: how its opens read and write. ``attached``: the opcodes that
     the kernel serves by itself as long as it knows the inode; ``not_attached``: why it was not
     given the backing file. ``policy``: ``earlier`` if it was last placed under a policy that has
-    been replaced since; ``pinned``: the daemon keeps a descriptor of it.
+    been replaced since; ``pinned``: the daemon keeps a descriptor of it; ``layer``: which one it is
+    in, empty where there are none.
     """
 
     nodeid: int = 0
@@ -46,6 +46,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     not_attached: str = ""
     policy: Literal["present", "earlier"] = "present"
     pinned: bool = False
+    layer: str = ""
 
 
 def explain(
@@ -62,7 +63,7 @@ def explain(
     policy = context.placement.policy
     try:
         names = names_of(path)
-        with walk(policy, context.tree.root.descriptor, names) as found:
+        with walk(policy, context.tree.root.descriptor, names, context.tree.open_names) as found:
             if len(found) <= len(names):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             inode = _known(context, found[-1])
@@ -88,7 +89,7 @@ def _known(context: Context, subject: Subject) -> Inode | None:
     assert subject.attributes is not None  # noqa: S101 - it has been found
     if not subject.name:
         return context.tree.root
-    inode = context.tree.table.find(key_of(subject.attributes))
+    inode = context.tree.table.find(context.tree.key(subject.attributes))
     if inode is None or not inode.handle:
         return inode
     try:
@@ -120,6 +121,7 @@ def _live(context: Context, inode: Inode | None) -> Live:
         not_attached=reason,
         policy="present" if _is_present(context.placement.policy, inode) else "earlier",
         pinned=inode.descriptor >= 0,
+        layer=context.tree.describe(inode),
     )
 
 

@@ -190,7 +190,8 @@ class Session:
         return attached.paused() if attached is not None else nullcontext()
 
     def _prepare(self, name: str | None) -> Prepared:
-        path = name or os.path.abspath(self._policing.prepared.loaded.path)
+        # The daemon's own directory is another one by now.
+        path = name or os.path.join(self.settings.directory, self._policing.prepared.loaded.path)
         prepared = prepare(load_policy(path), self.settings)
         require_tier(prepared.loaded, self.terms)
         require_case(prepared, self._context.tree, self.settings.source)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 import msgspec
@@ -61,22 +61,33 @@ def names_of(path: str) -> list[bytes]:
     return [os.fsencode(name) for name in names]
 
 
+def _open_last(above: int, names: Sequence[bytes]) -> int:
+    return os.open(names[-1], _FLAGS, dir_fd=above)
+
+
 @contextmanager
-def walk(policy: CompiledPolicy, root: int, names: Sequence[bytes]) -> Iterator[list[Subject]]:
+def walk(
+    policy: CompiledPolicy,
+    root: int,
+    names: Sequence[bytes],
+    opened: Callable[[int, Sequence[bytes]], int] = _open_last,
+) -> Iterator[list[Subject]]:
     """What *names* lead to beneath a directory's descriptor, the root first.
 
-    Ends at the first name that is not there. Raises `NotADirectoryError` for a name beneath
-    something else, and other `OSError`. The descriptors are open while the body runs.
+    *opened* returns an ``O_PATH`` descriptor of what names lead to, seen from the root; it is also
+    given one of what all of them but the last do. Ends at the first name that is not there. Raises
+    `NotADirectoryError` for a name beneath something else, and other `OSError`. The descriptors
+    are open while the body runs.
     """
     found: list[Subject] = []
     try:
         found.append(_subject(b"", policy.start, os.dup(root)))
-        for name in names:
+        for number, name in enumerate(names, 1):
             above = found[-1]
             if above.format != stat.S_IFDIR:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             try:
-                descriptor = os.open(name, _FLAGS, dir_fd=above.descriptor)
+                descriptor = opened(above.descriptor, names[:number])
             except FileNotFoundError:
                 break
             found.append(_subject(name, above.state.step(name), descriptor))
