@@ -7,6 +7,7 @@ import resource
 import stat
 import subprocess
 import time
+from contextlib import suppress
 from typing import Final
 
 from support import rawcalls
@@ -180,6 +181,35 @@ class Names:
     def read_file(self, path: bytes) -> bytes:
         with open(path, "rb", buffering=0) as file:
             return file.read()
+
+    def contents(self, path: bytes) -> bytes:
+        """Like `read_file`, but a fifo has nobody to wait for."""
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
+            return file.read() or b""
+
+    def modified(self, path: bytes) -> int | str:
+        """The time of modification, if it is not about now."""
+        stamp = os.lstat(path).st_mtime_ns
+        return "now" if abs(time.time_ns() - stamp) < 86_400_000_000_000 else stamp
+
+    def append(self, path: bytes, data: bytes) -> int:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)
+        try:
+            return os.write(descriptor, data)
+        finally:
+            os.close(descriptor)
+
+    def empty(self, path: bytes) -> list[bytes]:
+        """Remove whatever is in a directory, as far as it goes; what is left."""
+        for folder, folders, files in os.walk(path, topdown=False):
+            for name in files:
+                with suppress(OSError):
+                    os.unlink(os.path.join(folder, name))
+            for name in folders:
+                here = os.path.join(folder, name)
+                with suppress(OSError):
+                    (os.unlink if os.path.islink(here) else os.rmdir)(here)
+        return sorted(os.listdir(path))
 
     def fill_directory(self, path: bytes, count: int, start: int = 0) -> None:
         for number in range(start, start + count):

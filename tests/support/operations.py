@@ -12,19 +12,20 @@ import mmap
 import os
 import stat
 import subprocess
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from support import rawcalls
 from support.lock_operations import LockOperations
 from support.name_operations import Names, Stat, status_of
 
+_T = TypeVar("_T")
 _OPEN_BITS: Final = os.O_APPEND | os.O_DIRECT | os.O_NONBLOCK | os.O_ACCMODE | os.O_NOATIME
 
 
-class _Slots(dict[str, int]):
+class _Slots(dict[str, _T]):
     """A slot in which nothing is open is a bad descriptor, as the system call would say."""
 
-    def __missing__(self, slot: str) -> int:
+    def __missing__(self, slot: str) -> _T:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF), slot)
 
 
@@ -34,7 +35,7 @@ class Files:
     def __init__(self) -> None:
         self.files: dict[str, int] = _Slots()
         self.mappings: dict[str, mmap.mmap] = {}
-        self.streams: dict[str, rawcalls.Stream] = {}
+        self.streams: dict[str, rawcalls.Stream] = _Slots()
         self.positions: dict[str, int] = {}
         self.children: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -134,6 +135,22 @@ class Files:
     def fchown(self, slot: str, uid: int, gid: int) -> None:
         os.fchown(self.files[slot], uid, gid)
 
+    def fset_times(self, slot: str, access: int, modification: int) -> None:
+        """futimens(2), in nanoseconds."""
+        os.utime(self.files[slot], ns=(access, modification))
+
+    def fsetxattr(self, slot: str, name: str, value: bytes) -> None:
+        os.setxattr(self.files[slot], name, value)
+
+    def same_as_open(self, slot: str, path: bytes) -> tuple[bool, bool]:
+        """Whether a name leads to the inode that is open, and whether numbers say so."""
+        mine, named = os.fstat(self.files[slot]), os.lstat(path)
+        return mine.st_dev == named.st_dev, mine.st_ino == named.st_ino
+
+    def nameless(self, slot: str) -> bool:
+        """Whether what is open has lost the name that it was opened by."""
+        return os.readlink(f"/proc/self/fd/{self.files[slot]}").endswith(" (deleted)")
+
     def fsync(self, slot: str) -> None:
         os.fsync(self.files[slot])
 
@@ -223,10 +240,26 @@ class Maps(Files):
         with mmap.mmap(self.files[slot], size, mmap.MAP_SHARED, mmap.PROT_READ) as mapping:
             return mapping[:]
 
+    def map_peek(self, slot: str) -> bytes:
+        """Like `map_load`, but of a mapping that is longer than its file only what there is."""
+        size = os.fstat(self.files[slot]).st_size
+        if not size:
+            return b""
+        copy = os.memfd_create("copy")
+        try:
+            with mmap.mmap(self.files[slot], size, mmap.MAP_SHARED, mmap.PROT_READ) as mapping:
+                # Here what is missing is EFAULT; to the process itself it would be SIGBUS.
+                length = os.write(copy, mapping)
+            return os.pread(copy, length, 0)
+        finally:
+            os.close(copy)
+
     def unmap(self, key: str) -> None:
         self.mappings.pop(key).close()
 
     def open_stream(self, key: str, path: bytes) -> None:
+        if key in self.streams:
+            self.close_stream(key)
         self.streams[key] = rawcalls.Stream(path)
 
     def stream_names(self, key: str) -> list[bytes]:
@@ -256,7 +289,9 @@ class Maps(Files):
         return len(first), first == again and rest == stream.read(1 << 20)
 
     def close_stream(self, key: str) -> None:
-        self.streams.pop(key).close()
+        stream = self.streams[key]
+        del self.streams[key]
+        stream.close()
 
     def listing(self, path: bytes) -> list[tuple[bytes, int, bool]]:
         """Each entry's d_type, and whether its d_ino is what lstat says."""
