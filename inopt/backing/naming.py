@@ -32,6 +32,9 @@ class Naming:
         """Look up a name that a listing has shown, and count the lookup."""
         return self.tree.resolve_at(directory.descriptor, name)
 
+    def require_node(self, mode: int, device: int) -> None:
+        """Raises `OSError` if a special file of that *mode* and *device* cannot be made here."""
+
     def make(self, parent: Inode, name: bytes, create: Callable[[int], Made]) -> Made:
         """Run *create*, which makes *name* in the directory of the descriptor that it is given."""
         del name

@@ -93,6 +93,7 @@ def _with_umask(umask: int, make: Callable[[], Made]) -> Made:
 def mknod(context: Context, header: Header, body: bodies.Mknod) -> bytes:
     """MKNOD: a file, fifo, socket or device."""
     device = os.makedev(*decode_rdev(body.rdev))
+    context.names.require_node(body.mode, device)
     return _make(
         context,
         header,
