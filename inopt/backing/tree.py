@@ -420,6 +420,9 @@ class Tree:
     def prepare_change(self, inode: Inode, *, content: bool = True) -> None:
         """*inode* is about to be changed; *content*: not only to be truncated to nothing."""
 
+    def prepare_removal(self, inode: Inode, name: bytes) -> None:
+        """An extended attribute of *inode* is about to be removed, if it has it."""
+
     def prepare_open(self, inode: Inode, flags: int) -> int:
         """*inode* is about to be opened with flags of open(2); returns those for the backing."""
         del inode

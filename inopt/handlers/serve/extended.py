@@ -99,8 +99,9 @@ def removexattr(context: Context, header: Header, body: bodies.Removexattr) -> b
     tree = context.tree
     inode = tree.table.get(header.nodeid)
     _require_owner_for_acl(context, header, inode, body.name)
-    tree.prepare_change(inode)
-    os.removexattr(tree.path(inode), tree.stored(body.name))
+    name = tree.stored(body.name)
+    tree.prepare_removal(inode, name)
+    os.removexattr(tree.path(inode), name)
     return b""
 
 
