@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
+from contextlib import suppress
 from typing import Final
 
 from inopt.backing.files import DirectoryEntry, OpenDirectory, read_entries
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree, attributes_of
-from inopt.layers.format import Format, is_whiteout
+from inopt.layers.format import Format, is_whiteout, origin_number
 from inopt.layers.tree import LayeredTree, standing_of
 from inopt.wire.directory import DOTS
 
@@ -27,7 +28,7 @@ class MergedDirectory(OpenDirectory):
     put together when the listing begins, and an offset is a place in that list until it is rewound.
     """
 
-    __slots__ = ("_begun", "_list", "_lower", "_marked", "_place", "_tree")
+    __slots__ = ("_begun", "_impure", "_list", "_lower", "_marked", "_place", "_tree")
 
     def __init__(self, tree: LayeredTree, inode: Inode, flags: int) -> None:
         super().__init__(inode, flags)
@@ -37,6 +38,7 @@ class MergedDirectory(OpenDirectory):
         self._begun = False
         self._place = 0
         self._marked = False
+        self._impure = False
 
     def seek(self, offset: int) -> None:
         """Go to *offset*, one that an entry came with, or 0."""
@@ -46,6 +48,8 @@ class MergedDirectory(OpenDirectory):
             self._begun = False
             if self._lower:
                 self._refresh()
+            marks = self._tree.stack.format
+            self._impure = marks.read(marks.impure, self.descriptor) is not None
         if self._lower:
             self._place = offset
         else:
@@ -90,6 +94,21 @@ class MergedDirectory(OpenDirectory):
             self._place += 1
         else:
             super().advance()
+
+
+    def number(self, name: bytes, number: int) -> int:
+        """The inode number that stat(2) tells, also of what has been copied up."""
+        if name == b".":
+            return self.inode.number
+        if name == b"..":
+            parent = standing_of(self.inode).parent
+            return number if parent is None else parent.number
+        if self._impure:
+            marks, top = self._tree.stack.format, self._tree.stack.top
+            with suppress(OSError):  # it is a lower layer that has it
+                origin = origin_number(marks.read(marks.origin, self.descriptor, name), top.uuid)
+                return origin if origin > 0 else number
+        return number
 
 
 def _is_whiteout(marks: Format, directory: int, entry: DirectoryEntry, *, marked: bool) -> bool:

@@ -106,8 +106,9 @@ def _list(
         _rooms.append(room)
 
 
-def _add(_directory: OpenDirectory, page: DirectoryPage, entry: DirectoryEntry) -> bool:
-    return page.add(*entry)
+def _add(directory: OpenDirectory, page: DirectoryPage, entry: DirectoryEntry) -> bool:
+    number, offset, kind, name = entry
+    return page.add(directory.number(name, number), offset, kind, name)
 
 
 def _add_plus(
@@ -122,7 +123,9 @@ def _add_plus(
     if not page.fits(len(name), plus=True):
         return False
     payload = _NO_ENTRY
-    if name not in DOTS:
+    if name in DOTS:
+        number = directory.number(name, number)
+    else:
         # Gone, or not to be looked at: the kernel gets the name alone and asks when it must.
         with suppress(OSError):
             inode, attributes = context.names.listed(directory, name)
