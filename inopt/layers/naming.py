@@ -56,17 +56,12 @@ class LayeredNaming(Naming):
     def _upper(self, directory: Inode) -> int:
         return self._copier.upper_directory(directory)
 
-    def _shows_below(self, directory: Inode, name: bytes) -> bool:
-        """Whether lower layers have *name*, so that it would show if the upper one had it not."""
-        for part in standing_of(directory).below:
-            try:
-                attributes = attributes_of(self.tree.descriptor(part.inode), name)
-            except FileNotFoundError:
-                continue
-            return not is_whiteout(attributes)
-        return False
-
     # --- names that come -----------------------------------------------------------------------
+
+    def require_node(self, mode: int, device: int) -> None:
+        """Raises ``EPERM`` for what would not show, as it says that a name is no more."""
+        if stat.S_ISCHR(mode) and not device:
+            _fail(errno.EPERM)
 
     def make(self, parent: Inode, name: bytes, create: Callable[[int], Made]) -> Made:
         """Run *create*, which makes *name* in the directory of the descriptor that it is given."""
@@ -91,6 +86,7 @@ class LayeredNaming(Naming):
         tree = self.tree
         tree.prepare_change(inode)
         upper = self._upper(parent)
+        self._mark_arrival(inode, upper)
         source = tree.descriptor(inode)
         if _is_whiteout(upper, name):
             temporary = self._copier.temporary()
@@ -109,7 +105,7 @@ class LayeredNaming(Naming):
     def remove(self, parent: Inode, name: bytes, *, is_directory: bool) -> None:
         """Take a name away; a directory must be empty."""
         upper = self._upper(parent)
-        below = self._shows_below(parent, name)
+        below = self.tree.shows_below(parent, name)
         present = _look(upper, name)
         if present is None:
             if not below:
@@ -232,19 +228,24 @@ class LayeredNaming(Naming):
         old, new = self._upper(old_parent), self._upper(new_parent)
         self._hide_below(moving, new_parent, new_name)
         self._hide_below(other, old_parent, name)
+        if old_parent is not new_parent:
+            self._mark_arrival(moving, new)
+            self._mark_arrival(other, old)
         syscalls.renameat2(old, name, new, new_name, _EXCHANGE)
 
     def _replace(
         self, old_parent: Inode, name: bytes, new_parent: Inode, new_name: bytes, moving: Inode
     ) -> None:
         old, new = self._upper(old_parent), self._upper(new_parent)
-        leaves_whiteout = self._shows_below(old_parent, name)
+        leaves_whiteout = self.tree.shows_below(old_parent, name)
         present = _look(new, new_name)
         if self._shows(new_parent, new_name):
             self._require_replaceable(new_parent, new_name, moving)
             if moving.is_directory and present is not None and not is_whiteout(present):
                 self._clear_whiteouts(new, new_name)
         self._hide_below(moving, new_parent, new_name)
+        if old_parent is not new_parent:
+            self._mark_arrival(moving, new)
         if moving.is_directory and present is not None and is_whiteout(present):
             # A directory takes no whiteout's place: they change places, and that may go.
             syscalls.renameat2(old, name, new, new_name, _EXCHANGE)
@@ -265,7 +266,7 @@ class LayeredNaming(Naming):
         present = _look(self.tree.descriptor(parent), name)
         if present is not None:
             return not is_whiteout(present)
-        return self._shows_below(parent, name)
+        return self.tree.shows_below(parent, name)
 
     def _require_replaceable(self, parent: Inode, name: bytes, moving: Inode) -> None:
         holder = self.tree.holder(parent, name)
@@ -279,8 +280,17 @@ class LayeredNaming(Naming):
 
     def _hide_below(self, moving: Inode, parent: Inode, name: bytes) -> None:
         """A directory that comes to stand over another one hides it."""
-        if moving.is_directory and self._shows_below(parent, name):
+        if moving.is_directory and self.tree.shows_below(parent, name):
             os.setxattr(self.tree.path(moving), self._marks.opaque, b"y")
+
+    def _mark_arrival(self, inode: Inode, directory: int) -> None:
+        """Mark a directory of the upper layer that gets a copy of a lower inode.
+
+        The kernel's overlayfs looks for the inode numbers of originals in such directories only.
+        """
+        marks = self._marks
+        if marks.read(marks.origin, self.tree.descriptor(inode)) is not None:
+            os.setxattr(beneath(directory), marks.impure, b"y")
 
     def _stands(self, inode: Inode, parent: Inode, name: bytes) -> None:
         standing = inode.layers

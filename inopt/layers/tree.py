@@ -154,7 +154,7 @@ class LayeredTree(Tree):
                     raise
             elif standing.parent is None:
                 standing.parent, standing.name = parent, name
-            return inode, found.attributes
+            return inode, _told(inode, found.attributes)
         finally:
             found.close()
 
@@ -212,13 +212,32 @@ class LayeredTree(Tree):
         if not name:
             return self.root.descriptor
         top = self.descriptor(directory)
-        if _has(top, name):
-            return top
-        for part in standing_of(directory).below:
-            lower = self.descriptor(part.inode)
-            if _has(lower, name):
-                return lower
+        standing = standing_of(directory)
+        try:
+            found = self._find_in(top, standing.layer, name)
+            if found is None:
+                found, part = self._find_below(standing, name)
+                found.close()
+                return self.descriptor(part.inode)
+            found.close()
+        except FileNotFoundError:
+            pass
         return top
+
+    def shows_below(self, directory: Inode, name: bytes) -> bool:
+        """Whether *name* would show if the topmost part of *directory* had it not."""
+        try:
+            self._find_below(standing_of(directory), name)[0].close()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _find_below(self, standing: Standing, name: bytes) -> tuple[_Found, Part]:
+        for part in standing.below:
+            found = self._find_in(self.descriptor(part.inode), part.layer, name)
+            if found is not None:
+                return found, part
+        raise _missing()
 
     def _key(self, found: _Found, parent: Inode, name: bytes) -> Key:
         attributes, layer = found.attributes, found.layer
@@ -381,12 +400,22 @@ class LayeredTree(Tree):
             inode = standing.parent
         return names[::-1]
 
+    def attributes(self, inode: Inode) -> Attributes:
+        """The attributes of *inode* now."""
+        return _told(inode, super().attributes(inode))
+
     # --- before something is changed -----------------------------------------------------------
 
     def prepare_change(self, inode: Inode, *, content: bool = True) -> None:
         """Have *inode* in the upper layer. Raises `OSError`."""
         if not standing_of(inode).layer.is_upper:
             self.copy_up(inode, content)
+
+    def prepare_removal(self, inode: Inode, name: bytes) -> None:
+        """Have *inode* in the upper layer. Raises `OSError`, also if there is nothing to remove."""
+        if not standing_of(inode).layer.is_upper:
+            os.getxattr(self.path(inode), name)
+        self.prepare_change(inode)
 
     def prepare_open(self, inode: Inode, flags: int) -> int:
         """Have *inode* in the upper layer if it may be written to.
@@ -410,8 +439,15 @@ class LayeredTree(Tree):
     # --- marks ---------------------------------------------------------------------------------
 
     def stored(self, name: bytes) -> bytes:
-        """What an extended attribute is called in the layers: marks are out of reach."""
-        return os.fsencode(self.stack.format.stored(os.fsdecode(name)))
+        """What an extended attribute is called in the layers: marks are out of reach.
+
+        Raises ``EINVAL`` for what is the beginning of names, but none.
+        """
+        marks = self.stack.format
+        stored = marks.stored(os.fsdecode(name))
+        if stored == marks.escaped:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return os.fsencode(stored)
 
     def shown(self, name: str) -> str | None:
         """What an extended attribute of a layer is called in the overlay; None: it is a mark."""
@@ -469,11 +505,11 @@ class LayeredTree(Tree):
         super()._drop(inode)
 
 
-def _has(directory: int, name: bytes) -> bool:
-    try:
-        return not is_whiteout(attributes_of(directory, name))
-    except OSError:
-        return False
+def _told(inode: Inode, attributes: Attributes) -> Attributes:
+    """What an inode's attributes say: nobody counts the subdirectories of several layers."""
+    if inode.is_directory and standing_of(inode).below:
+        attributes.links = 1
+    return attributes
 
 
 def _refuse_copying(_inode: Inode, _content: bool) -> None:
