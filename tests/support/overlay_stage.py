@@ -76,8 +76,13 @@ def make_layers(place: Path, lowers: int, tops: dict[int, list[str]]) -> tuple[L
 
 
 def use_before(layers: Layers, path: Path, tops: dict[int, list[str]]) -> None:
-    """Let the kernel change some, so that the upper layer has marks of an earlier mount."""
+    """Let the kernel change some, so that the upper layer has marks of an earlier mount.
+
+    Looking is enough for some: a directory that the upper layer has, too, is told its origin.
+    """
     with mounted_by_kernel(layers, path):
+        for _ in os.walk(path):
+            pass
         for kind, names in tops.items():
             for top in names if kind % 2 else ():
                 chance = random.Random(kind)
