@@ -242,6 +242,8 @@ class InodeTable:
         """From now on *inode* is what *key* leads to, and keeps its nodeid and its number."""
         with self._lock:
             nodeid = inode.nodeid
+            if self._inodes.get(nodeid) is not inode:
+                return
             earlier = self._keys.get(nodeid)
             if earlier is not None and self._aliases.get(earlier) == nodeid:
                 del self._aliases[earlier]

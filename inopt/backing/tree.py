@@ -12,7 +12,7 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Final
 
 from inopt import syscalls
@@ -101,6 +101,8 @@ class Tree:
         self.root = root
         self.table = InodeTable(root)
         self.descriptors = DescriptorCache(budget)
+        # Held while it is decided by which file an inode is opened.
+        self.changing: AbstractContextManager[Any] = nullcontext()
         # Told of each inode that the kernel has forgotten.
         self.dropped: Callable[[Inode], None] | None = None
         self._filesystems = {attributes.mount_id: root_filesystem}
@@ -427,6 +429,9 @@ class Tree:
         """*inode* is about to be opened with flags of open(2); returns those for the backing."""
         del inode
         return flags
+
+    def require_openable(self, inode: Inode) -> None:
+        """Raise ``ESTALE`` if *inode* is to be looked up again before it is opened."""
 
     def may_attach(self, inode: Inode) -> bool:
         """Whether *inode* leads to one backing file, and to all of it, as long as it is known."""

@@ -95,6 +95,7 @@ class Copier:
         standing = standing_of(inode)
         if standing.parent is None:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        standing.parent = tree.live(standing.parent)
         parent = self.upper_directory(standing.parent)
         before = attributes_of(parent)
         with tree.descriptors.use():

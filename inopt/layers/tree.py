@@ -96,7 +96,6 @@ class LayeredTree(Tree):
 
     def __init__(self, stack: Stack, budget: int) -> None:
         self.stack = stack
-        self.changing = RLock()
         # Whether the kernel has an inode's file for good, or for its opens; asked under the lock.
         self.is_bound: Callable[[Inode], bool] = lambda _inode: False
         # Told of an inode that leads to another file from now on.
@@ -105,10 +104,11 @@ class LayeredTree(Tree):
         self.copy_up: Callable[[Inode, bool], None] = _refuse_copying
         self._part_numbers = itertools.count(-1, -1)
         # What an inode is to be called that took the place of another one.
-        self._numbers: dict[Key, int] = {}
+        self._numbers: dict[Key, tuple[bytes, int]] = {}
         self._told: set[str] = set()
         top = stack.top
         super().__init__(top.path, budget, top.root)
+        self.changing = RLock()
         self.has_handles = all(layer.filesystem.has_handles for layer in stack.layers)
         top.filesystem.close()
         top.filesystem = self.root.filesystem
@@ -306,7 +306,9 @@ class LayeredTree(Tree):
         native = found.layer.device == self.stack.top.device
         if number < 0 and native and inode.nodeid >= FOREIGN:
             number = attributes.inode  # a nodeid of its own, but the number is free to be told
-        number = self._numbers.get(self.key_in(found.layer, attributes), number)
+        handle, earlier = self._numbers.get(self.key_in(found.layer, attributes), (b"", 0))
+        if handle and handle == found.handle:
+            number = earlier
         if number > 0:
             inode.number = number
         inode.layers = standing
@@ -418,17 +420,18 @@ class LayeredTree(Tree):
         self.prepare_change(inode)
 
     def prepare_open(self, inode: Inode, flags: int) -> int:
-        """Have *inode* in the upper layer if it may be written to.
-
-        Raises ``ESTALE`` for an inode of which the copy is another one: the kernel then looks the
-        name up again, and finds that.
-        """
-        standing = standing_of(inode)
+        """Have *inode* in the upper layer if it may be written to."""
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             self.prepare_change(inode, content=not flags & os.O_TRUNC)
-        if standing.replaced:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         return flags
+
+    def require_openable(self, inode: Inode) -> None:
+        """Raise ``ESTALE`` for an inode of which the copy is another one.
+
+        The kernel then looks the name up again, and finds that.
+        """
+        if standing_of(inode).replaced:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     def may_attach(self, inode: Inode) -> bool:
         """Not what may be copied up, nor a directory of several layers."""
@@ -453,6 +456,30 @@ class LayeredTree(Tree):
         """What an extended attribute of a layer is called in the overlay; None: it is a mark."""
         return self.stack.format.shown(name)
 
+    def _open_handle(self, inode: Inode, flags: int) -> int:
+        try:
+            return super()._open_handle(inode, flags)
+        except OSError as error:
+            upper = self.stack.has_upper and inode.filesystem is self.root.filesystem
+            if error.errno == errno.ESTALE and not upper and "changed" not in self._told:
+                self._told.add("changed")
+                _log.warning("a lower layer has been changed while it is mounted: leave it alone")
+            raise
+
+    def live(self, directory: Inode) -> Inode:
+        """The inode by which the kernel knows *directory* at the moment, if it does.
+
+        It may have forgotten one that something below it still refers to, and looked it up anew.
+        """
+        if directory is self.root or self.table.get_or_none(directory.nodeid) is directory:
+            return directory
+        standing = standing_of(directory)
+        if standing.parent is None:
+            return directory
+        found, _ = self.resolve(self.live(standing.parent), standing.name)
+        self.forget(found.nodeid, 1)
+        return found
+
     # --- the file behind an inode becomes another one -------------------------------------------
 
     def move(self, inode: Inode, descriptor: int) -> None:
@@ -472,7 +499,7 @@ class LayeredTree(Tree):
         key = self.key_in(layer, attributes)
         if self.is_bound(inode):
             standing.replaced = True
-            self._numbers[key] = inode.number
+            self._numbers[key] = handle, inode.number
         else:
             self.table.rename(inode, key)
         kept = inode.descriptor

@@ -42,20 +42,26 @@ def open_file(context: Context, header: Header, body: bodies.Open) -> bytes:
     if truncates and flags & os.O_ACCMODE != os.O_WRONLY:
         flags = flags & ~os.O_ACCMODE | os.O_RDWR
     flags = tree.prepare_open(inode, flags | truncates) & ~os.O_TRUNC
+    with tree.changing:
+        tree.require_openable(inode)
+        descriptor = _open(context, inode, flags, appends=bool(body.flags & os.O_APPEND))
+        if truncates:
+            try:
+                truncate(descriptor, header, 0)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        return finish_open(context, header, inode, body.flags, descriptor)
+
+
+def _open(context: Context, inode: Inode, flags: int, *, appends: bool) -> int:
     try:
-        descriptor = tree.open(inode, flags)
+        return context.tree.open(inode, flags)
     except PermissionError:
         # An append-only file (chattr +a) can only be opened for appending.
-        if not body.flags & os.O_APPEND:
+        if not appends:
             raise
-        descriptor = tree.open(inode, flags | os.O_APPEND)
-    if truncates:
-        try:
-            truncate(descriptor, header, 0)
-        except BaseException:
-            os.close(descriptor)
-            raise
-    return finish_open(context, header, inode, body.flags, descriptor)
+        return context.tree.open(inode, flags | os.O_APPEND)
 
 
 def truncate(descriptor: int, header: Header, size: int) -> None:
