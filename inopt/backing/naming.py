@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from inopt import syscalls
 from inopt.backing.files import OpenDirectory
@@ -20,6 +20,9 @@ class Naming:
 
     Another kind of tree (`inopt.layers`) has another kind of naming.
     """
+
+    alone: ClassVar[bool] = False
+    """Whether nobody else changes what is listed, so that the kernel may keep listings."""
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree

@@ -36,6 +36,7 @@ class LayeredNaming(Naming):
     """The names of a layered tree. The kernel lets one change of a directory run at a time."""
 
     tree: LayeredTree
+    alone = True
 
     def __init__(self, tree: LayeredTree, copier: Copier) -> None:
         super().__init__(tree)

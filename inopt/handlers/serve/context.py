@@ -30,6 +30,8 @@ from inopt.wire.replies import Attributes, Validity
 from inopt.wire.uapi import FOPEN_DIRECT_IO, FOPEN_NOFLUSH
 
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
+# Seconds for which attributes of what is open for bypassed writing are believed at most.
+_SHORT: Final = 1.0
 _NO_NAMES: Final = (*DOTS, NAMELESS)
 
 
@@ -57,12 +59,14 @@ class Context:
         "directories",
         "files",
         "invalidate",
+        "is_long",
         "locks",
         "name_validities",
         "names",
         "negative",
         "no_flush",
         "open_flags",
+        "open_validity",
         "placement",
         "reads_back",
         "tell",
@@ -105,7 +109,7 @@ class Context:
 
     def keep_caches(self, cache: Cache) -> None:
         """From now on let the kernel believe what it is told for as long as *cache* says."""
-        entry, attributes = lifetimes(cache)
+        entry, attributes = lifetimes(cache, watched=self.names.alone)
         long_entry, long_attributes = lifetimes(cache, watched=True)
         # By what the watch underneath covers: see `inopt.backing.watch.changes`.
         self.validities = (
@@ -115,6 +119,10 @@ class Context:
             Validity.of(long_entry, long_attributes),
         )
         self.name_validities = (Validity.of(entry, 0), Validity.of(long_entry, 0))
+        # Stores through a shared mapping that bypasses move times, and the kernel does not notice.
+        short = min(attributes, _SHORT)
+        self.is_long = attributes > short
+        self.open_validity = Validity.of(entry, short)
         negative = seconds(cache.negative)
         self.negative = self.dialect.negative_entry(Validity.of(negative, 0)) if negative else None
 
@@ -175,6 +183,11 @@ class Context:
         of them (fallocate, direct writes) the kernel does not ask for the mode again. Nor what
         the policy answers differently from caller to caller, or from moment to moment.
         """
+        standing = inode.layers
+        if standing is not None and standing.replaced:
+            return self.unsure_validity  # the copy is another inode, and changes without this one
+        if self.is_long and inode.io is not None:
+            return self.open_validity
         watch = self.tree.watch
         covered = 0 if watch is None else watch.covers(inode, attributes)
         plan = inode.plan
@@ -245,6 +258,8 @@ class Context:
         if file is not None:
             file.close(self.tree)
             self.attachments.released(file.inode)
+            if file.bypasses and self.is_long and file.flags & os.O_ACCMODE != os.O_RDONLY:
+                self.invalidate(file.inode.nodeid)
 
     def close_directory(self, handle: int) -> None:
         """End an open of a directory."""

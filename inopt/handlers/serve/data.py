@@ -105,6 +105,8 @@ def finish_open(
     file = OpenFile(inode, backing_flags(context, flags), descriptor, groups)
     file.reply_flags = context.open_reply_flags(plan, flags, inode, backing_id)
     file.bypasses = bool(backing_id)
+    if file.bypasses and writes and context.is_long:
+        context.invalidate(inode.nodeid)
     return context.open_reply(context.files.add(file), file.reply_flags, backing_id)
 
 

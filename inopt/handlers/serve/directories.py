@@ -3,7 +3,8 @@
 Each open directory has a backing descriptor of its own, so its offsets, and what a listing shows
 of entries added or removed meanwhile, are the backing filesystem's. (OPENDIR could be answered
 once with ``ENOSYS`` to save a request for each listing; but then the kernel caches listings and
-trusts their modification time, which misses a change within one clock tick.)
+trusts their modification time, which misses a change underneath within one clock tick. Where
+nothing is changed underneath, it is told to cache them: of what it changes itself it knows.)
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from inopt.handlers.serve.data import synchronize
 from inopt.wire import bodies
 from inopt.wire.bodies import Header
 from inopt.wire.directory import DOTS, DirectoryPage
+from inopt.wire.uapi import FOPEN_CACHE_DIR, FOPEN_KEEP_CACHE
 
 _LARGEST_PAGE: Final = 64 << 10
 _NO_ENTRY: Final = bytes(128)
@@ -66,7 +68,9 @@ def opendir(context: Context, header: Header, body: bodies.Open) -> bytes:
         backing_id = attached.for_listing(inode, plan.mask)
         if not backing_id and not attached.lists(inode):
             directory.open(tree)
-    return context.dialect.open(context.directories.add(directory), 0, backing_id)
+    keeps = context.names.alone and not context.placement.policy.hides
+    reply_flags = FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE if keeps else 0
+    return context.dialect.open(context.directories.add(directory), reply_flags, backing_id)
 
 
 def readdir(context: Context, _header: Header, body: bodies.Read) -> bytes:
