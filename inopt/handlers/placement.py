@@ -208,6 +208,12 @@ class Placement:
             if code > 0:
                 raise DeniedError(code)
 
+    def layer(self, parent: Inode, name: bytes) -> int:
+        """The lower layer that is looked at first for a name; 0 for none."""
+        if not self.policy.rules.choose_layers:
+            return 0
+        return self.policy.layer(self.step(parent, name))
+
     def settle(self, inode: Inode) -> bool:
         """Put an open inode under the present policy; False if it keeps its earlier plan.
 

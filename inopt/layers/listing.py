@@ -95,7 +95,6 @@ class MergedDirectory(OpenDirectory):
         else:
             super().advance()
 
-
     def number(self, name: bytes, number: int) -> int:
         """The inode number that stat(2) tells, also of what has been copied up."""
         if name == b".":

@@ -102,6 +102,8 @@ class LayeredTree(Tree):
         self.moved: Callable[[Inode], None] | None = None
         # Makes an inode one of the upper layer; False: without what is in it.
         self.copy_up: Callable[[Inode, bool], None] = _refuse_copying
+        # The lower layer that is looked at first for a name, counted from 1; 0 for none.
+        self.choose: Callable[[Inode, bytes], int] = lambda _parent, _name: 0
         self._part_numbers = itertools.count(-1, -1)
         # What an inode is to be called that took the place of another one.
         self._numbers: dict[Key, tuple[bytes, int]] = {}
@@ -165,6 +167,8 @@ class LayeredTree(Tree):
         """
         standing = standing_of(parent)
         below = standing.below
+        if below and (chosen := self.choose(parent, name)):
+            return self._find_chosen(parent, name, chosen)
         found = self._find_in(self.descriptor(parent), standing.layer, name)
         while found is None and below:
             part, below = below[0], below[1:]
@@ -172,6 +176,21 @@ class LayeredTree(Tree):
         if found is None:
             raise _missing()
         return found, below
+
+    def _find_chosen(
+        self, parent: Inode, name: bytes, chosen: int
+    ) -> tuple[_Found, tuple[Part, ...]]:
+        """Like `_find`, where one of the lower layers is looked at before the others."""
+        standing = standing_of(parent)
+        parts = [Part(parent, standing.layer), *standing.below]
+        lowers = [layer for layer in self.stack.layers if not layer.is_upper]
+        first = lowers[chosen - 1] if chosen <= len(lowers) else None
+        parts.sort(key=lambda part: (not part.layer.is_upper, part.layer is not first))
+        for position, part in enumerate(parts):
+            found = self._find_in(self.descriptor(part.inode), part.layer, name)
+            if found is not None:
+                return found, tuple(parts[position + 1 :])
+        raise _missing()
 
     def _find_in(self, directory: int, layer: Layer, name: bytes) -> _Found | None:
         try:

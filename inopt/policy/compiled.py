@@ -129,6 +129,13 @@ class CompiledPolicy:
             found = sorted(found + self.rules.everywhere, key=lambda rule: rule.index)
         return [rule for rule in found if format_ in rule.types]
 
+    def layer(self, state: State) -> int:
+        """The lower layer that is looked at first for what is at *state*; 0 for none."""
+        for rule in self.rules_for(state, stat.S_IFREG):
+            if rule.layer is not None:
+                return rule.layer
+        return 0
+
     def handles(self, slot: int) -> bool:
         """Whether a handler may serve *slot* for some inode."""
         return self.rules.default(slot).kind is Kind.HANDLE or any(

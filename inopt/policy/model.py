@@ -131,7 +131,8 @@ class Rule(_Strict, frozen=True):
 
     ``deny`` is a list, or a mapping to errnos by name. A list means ``EACCES``, and ``EROFS`` for
     what changes the tree in a rule that is about every file. ``visible: false`` hides the files:
-    lookups answer ``ENOENT`` and listings leave them out.
+    lookups answer ``ENOENT`` and listings leave them out. ``layer``: of an overlay's lower layers,
+    the one that is looked at first; 1 is the topmost.
     """
 
     name: Annotated[str, Meta(max_length=200)] = ""
@@ -140,6 +141,7 @@ class Rule(_Strict, frozen=True):
     handle: Words = []
     deny: Words | dict[Word, Errno] = []
     visible: bool | None = None
+    layer: Annotated[int, Meta(ge=1, le=500)] | None = None
 
 
 class Overlay(_Strict, frozen=True):

@@ -57,7 +57,8 @@ class CompiledRule:
     """One rule: which inodes it is about, and what it decides by slot."""
 
     __slots__ = (
-        "caller", "conditions", "decisions", "index", "name", "patterns", "types", "visible",
+        "caller", "conditions", "decisions", "index", "layer", "name", "patterns", "types",
+        "visible",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +71,7 @@ class CompiledRule:
         caller: CallerTest | None,
         decisions: Mapping[int, Decision],
         visible: bool | None,
+        layer: int | None = None,
     ) -> None:
         self.index = index
         self.name = name
@@ -79,6 +81,7 @@ class CompiledRule:
         self.caller = caller
         self.decisions = decisions
         self.visible = visible
+        self.layer = layer
 
 
 class Rules:
@@ -89,6 +92,7 @@ class Rules:
         self.rules = rules
         self.by_path = [rule for rule in rules if rule.patterns]
         self.everywhere = [rule for rule in rules if not rule.patterns]
+        self.choose_layers = any(rule.layer is not None for rule in rules)
         hiding = [place for place, rule in enumerate(self.by_path) if rule.visible is False]
         self.matcher = Matcher([rule.patterns for rule in self.by_path], hiding)
         self.otherwise = {
@@ -152,6 +156,10 @@ def _compile(loaded: Loaded, index: int, rule: Rule, problems: list[Problem]) ->
     except PatternError as error:
         place = loaded.place("rules", index, "match", "caller")
         problems.append(Problem(place, f"{error.reason}: {error.fix}"))
+    if rule.layer is not None and rule.match != Match(path=rule.match.path):
+        place = loaded.place("rules", index, "layer", key=True)
+        reason = "layer: decided before more than the path is known: leave only 'path' in 'match'"
+        problems.append(Problem(place, reason))
     return CompiledRule(
         index,
         rule.name,
@@ -161,6 +169,7 @@ def _compile(loaded: Loaded, index: int, rule: Rule, problems: list[Problem]) ->
         caller,
         _decisions(rule),
         rule.visible,
+        rule.layer,
     )
 
 

@@ -27,13 +27,13 @@ _INODE_TIER: Final[tuple[frozenset[int], ...]] = (
 
 def _decides_nothing(context: LintContext) -> None:
     for rule in context.linted:
-        if not rule.words and rule.compiled.visible is None:
+        if not rule.words and rule.compiled.visible is None and rule.compiled.layer is None:
             context.add(
                 "INO202",
                 context.place(rule),
                 rule.title,
                 f"{context.title(rule.index)} decides nothing",
-                "add bypass, handle, deny or visible, or remove it",
+                "add bypass, handle, deny, visible or layer, or remove it",
             )
         for word in rule.words:
             never = {Kind.DENY: NEVER_DENIED, Kind.HANDLE: NEVER_HANDLED}.get(word.kind, {})
