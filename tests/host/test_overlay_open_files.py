@@ -1,0 +1,157 @@
+"""A lower file that somebody has open is copied up: nobody meets EIO, nobody sees a mixture."""
+
+import errno
+import mmap
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.mounting import in_place
+from support.overlays import Layers, OverlayMount, mounted_by_us
+
+OLD = b"old" * 50_000
+NEW = b"new" * 50_000
+
+
+@pytest.fixture(params=["none", "rw"])
+def mount(request: pytest.FixtureRequest, host: None) -> Iterator[OverlayMount]:
+    with in_place("open") as place:
+        layers = Layers.made(place, 1)
+        (layers.lowers[0] / "file").write_bytes(OLD)
+        with mounted_by_us(layers, place / "mnt", "--tier", request.param) as mount:
+            yield mount
+            assert mount.complaints() == []
+
+
+def goes_on_with_the_lower_file(mount: OverlayMount) -> bool:
+    """Whether the kernel reads the lower file by itself for whoever has it open."""
+    return bool(mount.stats()["tier"] == "rw")
+
+
+def test_a_reader_and_a_writer(mount: OverlayMount) -> None:
+    path = mount.path / "file"
+    reader = os.open(path, os.O_RDONLY)
+    try:
+        assert os.pread(reader, 10, 0) == OLD[:10]
+        number = os.stat(path).st_ino
+        with path.open("r+b") as writer:
+            writer.write(NEW)
+        expected = OLD if goes_on_with_the_lower_file(mount) else NEW
+        assert os.pread(reader, len(OLD), 0) == expected
+        assert path.read_bytes() == NEW
+        assert os.stat(path).st_ino == number == os.fstat(reader).st_ino
+    finally:
+        os.close(reader)
+    assert path.read_bytes() == NEW
+
+
+def test_metadata_through_a_reader(mount: OverlayMount) -> None:
+    path = mount.path / "file"
+    reader = os.open(path, os.O_RDONLY)
+    try:
+        os.fchmod(reader, 0o640)
+        os.setxattr(reader, "user.mark", b"x")
+        os.utime(reader, ns=(10**18, 10**18))
+        for status in (os.fstat(reader), os.stat(path)):
+            assert status.st_mode & 0o7777 == 0o640
+            assert status.st_mtime_ns == 10**18
+        assert os.getxattr(path, "user.mark") == b"x"
+        assert os.pread(reader, len(OLD), 0) == OLD
+        assert path.read_bytes() == OLD
+    finally:
+        os.close(reader)
+
+
+def test_truncation_by_name_beside_a_reader(mount: OverlayMount) -> None:
+    path = mount.path / "file"
+    with path.open("rb") as reader:
+        reader.read(1)
+        os.truncate(path, 3)
+        assert path.read_bytes() == OLD[:3]
+        assert path.stat().st_size == 3
+        with path.open("ab") as writer:
+            writer.write(b"x")
+        assert path.read_bytes() == OLD[:3] + b"x"
+        assert path.stat().st_size == 4
+
+
+def test_a_mapping_beside_a_writer(mount: OverlayMount) -> None:
+    path = mount.path / "file"
+    with path.open("rb") as reader, mmap.mmap(reader.fileno(), 0, prot=mmap.PROT_READ) as mapping:
+        assert mapping[:3] == b"old"
+        with path.open("r+b") as writer:
+            writer.write(NEW)
+        # The whole old or the whole new, as far as it has been looked at.
+        assert mapping[-3:] in (b"old", b"new")
+        assert path.read_bytes() == NEW
+
+
+def test_many_readers_and_writers_at_once(mount: OverlayMount) -> None:
+    """Whatever the order is, each reader sees one version, and nobody an error."""
+    names = [mount.path / f"file{number}" for number in range(20)]
+    for name in names:
+        (mount.layers.lowers[0] / name.name).write_bytes(OLD)
+    seen: list[bytes] = []
+    failures: list[BaseException] = []
+    start = threading.Barrier(4)
+
+    def run(writes: bool) -> None:
+        try:
+            start.wait(30)
+            for name in names:
+                if writes:
+                    descriptor = os.open(name, os.O_WRONLY)
+                    try:
+                        os.pwrite(descriptor, NEW[:10], 0)
+                    finally:
+                        os.close(descriptor)
+                else:
+                    with name.open("rb") as file:
+                        seen.append(file.read(10))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(number % 2 == 0,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    assert set(seen) <= {OLD[:10], NEW[:10]}
+    for name in names:
+        assert name.read_bytes() == NEW[:10] + OLD[10:]
+
+
+def test_a_name_that_is_gone(mount: OverlayMount) -> None:
+    """What has no name any more can still be changed by whoever has it open."""
+    path = mount.path / "file"
+    reader = os.open(path, os.O_RDONLY)
+    try:
+        path.unlink()
+        os.fchmod(reader, 0o600)
+        assert os.fstat(reader).st_mode & 0o7777 == 0o600
+        assert os.pread(reader, 3, 0) == b"old"
+    finally:
+        os.close(reader)
+    assert os.listdir(mount.path) == []
+    assert not Path(mount.layers.upper / "file").is_file()
+
+
+def test_opening_for_writing_through_a_descriptor(mount: OverlayMount) -> None:
+    """By /proc/self/fd no name is looked up again: where the kernel has the lower file, ESTALE."""
+    path = mount.path / "file"
+    reader = os.open(path, os.O_RDONLY)
+    try:
+        if goes_on_with_the_lower_file(mount):
+            with pytest.raises(OSError) as caught:  # noqa: PT011
+                os.open(f"/proc/self/fd/{reader}", os.O_WRONLY)
+            assert caught.value.errno == errno.ESTALE
+        else:
+            os.close(os.open(f"/proc/self/fd/{reader}", os.O_WRONLY))
+    finally:
+        os.close(reader)
+    with path.open("r+b") as writer:
+        writer.write(NEW)
+    assert path.read_bytes() == NEW
