@@ -13,6 +13,7 @@ from inopt.exceptions import InoptError
 
 _COMMANDS: Final = (
     "mount", "umount", "reload", "stats", "explain", "check", "doctor", "schema", "completion",
+    "overlay",
 )  # fmt: skip
 
 

@@ -80,6 +80,8 @@ def test_completion(host: None, shell: str) -> None:
         ("inopt mount mir", "mirror"),
         ("inopt mount mirror a b --ti", "--tier"),
         ("inopt completion zs", "zsh"),
+        ("inopt overlay fs", "fsck"),
+        ("inopt overlay diff a --lo", "--lower"),
     ],
 )
 def test_what_is_completed(host: None, words: str, expected: str) -> None:
@@ -103,10 +105,13 @@ def test_what_is_completed(host: None, words: str, expected: str) -> None:
         "doctor",
         "schema",
         "completion",
+        "overlay",
+        "overlay fsck",
+        "overlay diff",
     ],
 )
 def test_help(host: None, command: str) -> None:
-    done = inopt(*filter(None, [command]), "--help")
+    done = inopt(*command.split(), "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert f"Example: inopt {command}".rstrip() in done.stdout
     assert "Usage: " in done.stdout

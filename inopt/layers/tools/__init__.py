@@ -1,0 +1,1 @@
+"""What can be done with an upper layer that is not mounted: check it, list, apply or pack it."""
