@@ -8,26 +8,30 @@ import resource
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any, Final, NamedTuple
 
 import click
 
-from inopt.cli.overlay_view import Progress, show_changes, show_findings
+from inopt.cli.overlay_view import Progress, show_changes, show_findings, size_text
 from inopt.exceptions import InoptError
 from inopt.layers.format import Format
 from inopt.layers.tools.below import Below, below_all
 from inopt.layers.tools.checking import Check, check_work
+from inopt.layers.tools.committing import Commit
 from inopt.layers.tools.comparing import Change, Comparison
 from inopt.layers.tools.entries import Layer, find_format
+from inopt.layers.tools.exporting import Export
 from inopt.layers.tools.findings import Finding, Level
+from inopt.layers.tools.mounted import require_no_view, require_unused, users_of
+from inopt.layers.tools.output import COMPRESSIONS, opened_archive
 from inopt.layers.tools.places import (
     Directory,
     opened,
+    require_apart,
     require_sight,
-    require_unused,
+    shown,
     split_lowers,
-    users_of,
 )
 
 # Of nested calls: several for each level of a tree, of which a path of 4095 bytes has 2047.
@@ -144,6 +148,60 @@ def diff(upper: str, lower: str | None, user: bool | None, as_json: bool) -> Non
         )
     else:
         show_changes(changes, exact=layers.below is not None)
+
+
+@overlay.command(
+    epilog="Example: cp -a --reflink=auto /srv/base /srv/new && "
+    "inopt overlay commit /srv/build/upper /srv/new --lower /srv/base"
+)
+@click.argument("upper", type=click.Path())
+@click.argument("target", type=click.Path())
+@_lower
+@_userxattr
+def commit(upper: str, target: str, lower: str | None, user: bool | None) -> None:
+    """Apply the layer UPPER to TARGET, a copy of the tree that its lower layers make.
+
+    A run that was cut short is completed by another one. --lower makes sure that TARGET is none
+    of them.
+    """
+    with _open(upper, lower, user) as layers, closing(Directory(target, "target")) as place:
+        require_apart(layers.upper, place, "the upper layer")
+        for other in layers.lowers:
+            require_apart(other, place, "the lower layer")
+        require_no_view(place, (layers.upper, *layers.lowers))
+        _warn_used(layers.upper)
+        with Progress("applying") as progress:
+            layer = Layer(layers.upper, layers.format)
+            done = Commit(layer, place, progress.seen, progress.told).run()
+    click.echo(
+        f"{target}: {done.made} made, {done.removed} removed, {size_text(done.copied)} copied"
+    )
+
+
+@overlay.command(epilog="Example: inopt overlay export /srv/build/upper layer.tar.gz")
+@click.argument("upper", type=click.Path())
+@click.argument("file", type=click.Path(allow_dash=True))
+@click.option(
+    "--compression",
+    type=click.Choice(COMPRESSIONS),
+    help="Default: as FILE ends: .gz or .tgz, .zst, else none.",
+)
+@_userxattr
+def export(upper: str, file: str, compression: str | None, user: bool | None) -> None:
+    """Write the layer UPPER to FILE ('-': standard output) as an OCI image's layer.
+
+    The same layer always makes the same bytes.
+    """
+    with _open(upper, None, user) as layers, Progress("packing") as progress:
+        _warn_used(layers.upper)
+        with opened_archive(file, compression, layers.upper) as write:
+            layer = Layer(layers.upper, layers.format)
+            run = Export(layer, write, progress.seen, progress.told)
+            run.run()
+    for path in run.skipped:
+        click.echo(
+            f"inopt: '{shown(path)}': a socket, which no archive can have: left out", err=True
+        )
 
 
 @contextmanager

@@ -17,9 +17,7 @@ from inopt.exceptions import InoptError, UsageError
 from inopt.layers.format import Format
 
 _PART: Final = re.compile(r"((?:\\.|[^:\\])*)(?::|$)", re.DOTALL)
-_OCTAL: Final = re.compile(r"\\([0-7]{3})")
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
-_LAYERS_OF: Final = re.compile(r"(?:^|,)(upperdir|workdir)=((?:\\.|[^,\\])*)")
 _ALL_USERS: Final = "0 0 4294967295"
 
 
@@ -114,43 +112,6 @@ def _sees_trusted() -> bool:
             return " ".join(lines.read().split()) == _ALL_USERS
     except OSError:
         return True
-
-
-def users_of(place: Directory) -> list[str]:
-    """The mountpoints whose upper or work directory *place* is, or that are made of it."""
-    found = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            before, _, after = line.rstrip("\n").partition(" - ")
-            kind, source, options = after.split(" ", 2)
-            if kind == "overlay":
-                paths = [_ESCAPED.sub(r"\1", _plain(p)) for _, p in _LAYERS_OF.findall(options)]
-            elif kind == "fuse.inopt":
-                paths = [_plain(source)]
-            else:
-                continue
-            if any(_leads_to(path, place) for path in paths):
-                found.append(_plain(before.split(" ")[4]))
-    return found
-
-
-def require_unused(place: Directory, why: str) -> None:
-    """Raise `UsageError` if a mount uses *place*; *why*: what must not be done meanwhile."""
-    users = users_of(place)
-    if users:
-        raise UsageError(f"'{place.path}': in use by the mount at '{users[0]}': {why}: unmount it")
-
-
-def _plain(text: str) -> str:
-    return _OCTAL.sub(lambda found: chr(int(found[1], 8)), text)
-
-
-def _leads_to(path: str, place: Directory) -> bool:
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return False
-    return (status.st_dev, status.st_ino) == (place.device, place.number)
 
 
 def shown(path: bytes) -> str:
