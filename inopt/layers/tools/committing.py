@@ -170,20 +170,21 @@ class Commit:
         link = b"link-%d" % entry.status.st_ino
         try:
             if entry.status.st_ino in self._linked:
-                os.link(link, new, src_dir_fd=self._work, dst_dir_fd=self._work)
+                self._link(link, new)
             else:
                 self._make(entry, new)
                 dress(self._work, new, entry, self._layer.attributes(entry))
                 if entry.status.st_nlink > 1:
-                    os.link(
-                        new, link, src_dir_fd=self._work, dst_dir_fd=self._work,
-                        follow_symlinks=False,
-                    )  # fmt: skip
+                    self._link(new, link)
                     self._linked.add(entry.status.st_ino)
             os.rename(new, entry.name, src_dir_fd=self._work, dst_dir_fd=target)
         except OSError as error:
             raise failed(entry.path, "make it in the target", error) from error
         self._done.made += 1
+
+    def _link(self, old: bytes, new: bytes) -> None:
+        work = self._work
+        os.link(old, new, src_dir_fd=work, dst_dir_fd=work, follow_symlinks=False)
 
     def _make(self, entry: Entry, new: bytes) -> None:
         mode = entry.status.st_mode

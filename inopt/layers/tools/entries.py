@@ -14,6 +14,14 @@ from inopt.layers.format import Format, beneath
 from inopt.layers.tools.places import Directory, failed
 
 _NONE: Final = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
+MARKS: Final = frozenset(
+    {
+        "opaque", "redirect", "origin", "impure", "nlink", "upper", "uuid", "metacopy", "protattr",
+        "whiteout",
+    }
+)  # fmt: skip
+"""The names after the prefix that Linux 6.18 gives a meaning."""
+
 _TYPES: Final = {
     stat.S_IFREG: "file",
     stat.S_IFDIR: "directory",
@@ -191,6 +199,11 @@ def read_attribute(directory: int, name: bytes, path: bytes, attribute: str) -> 
         raise failed(path, f"read its attribute {attribute}", error) from error
 
 
+def is_mark(attribute: str, chosen: Format) -> bool:
+    """Whether an extended attribute is a mark that the kernel knows, with *chosen*'s prefix."""
+    return attribute.startswith(chosen.prefix) and attribute[len(chosen.prefix) :] in MARKS
+
+
 def find_format(place: Directory) -> Format:
     """Which marks a layer has: those with ``user.overlay.`` if there are some, and no others."""
     trusted, user = Format(), Format(user=True)
@@ -204,9 +217,9 @@ def _has_only(place: Directory, wanted: Format, other: Format) -> bool:
         path = top.removeprefix(b".").removeprefix(b"/")
         for name in (b"", *files, *directories):
             attributes = listed(descriptor, name, join(path, name))
-            if any(other.shown(attribute) is None for attribute in attributes):
+            if any(is_mark(attribute, other) for attribute in attributes):
                 return False
-            seen = seen or any(wanted.shown(attribute) is None for attribute in attributes)
+            seen = seen or any(is_mark(attribute, wanted) for attribute in attributes)
         if os.fstat(descriptor).st_dev != place.device:
             directories.clear()
     return seen

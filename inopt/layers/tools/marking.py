@@ -13,7 +13,7 @@ from typing import Final
 
 from inopt import syscalls
 from inopt.layers.format import Format, decode_origin, filesystem_uuid
-from inopt.layers.tools.entries import Entry, listed, type_of
+from inopt.layers.tools.entries import MARKS, Entry, is_mark, listed, type_of
 from inopt.layers.tools.findings import Finding, finding
 from inopt.layers.tools.places import Directory, shown
 
@@ -22,7 +22,6 @@ _ORIGIN_MAGIC: Final = 0xFB
 _ON_DIRECTORIES: Final = frozenset({"opaque", "impure", "redirect", "origin", "protattr", "upper"})
 _ON_FILES: Final = frozenset({"metacopy", "redirect", "origin", "nlink", "protattr", "whiteout"})
 _ON_OTHERS: Final = frozenset({"origin", "nlink", "protattr"})
-_KNOWN: Final = _ON_DIRECTORIES | _ON_FILES | {"uuid"}
 # The digest comes after version, length, flags and algorithm.
 _METACOPY_HEADER: Final = 4
 
@@ -44,7 +43,7 @@ class Marks:
     def of(self, entry: Entry, *, top: bool = False) -> Iterator[tuple[Finding, str]]:
         """Findings, each with the attribute that it is about; *top*: the layer's own root."""
         for attribute in listed(entry.directory, entry.name, entry.path):
-            if self._other.shown(attribute) is None:
+            if is_mark(attribute, self._other):
                 yield (
                     finding(
                         "OVL121",
@@ -62,7 +61,7 @@ class Marks:
 
     def _mark(self, entry: Entry, name: str, value: bytes, *, top: bool) -> Finding | None:
         mark = self._format.prefix + name
-        if name not in _KNOWN:
+        if name not in MARKS:
             return finding("OVL124", entry.path, mark=mark)
         if not _belongs(entry, name, top=top):
             return finding("OVL122", entry.path, mark=mark, type=entry.type)
