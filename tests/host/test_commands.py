@@ -108,6 +108,8 @@ def test_what_is_completed(host: None, words: str, expected: str) -> None:
         "overlay",
         "overlay fsck",
         "overlay diff",
+        "overlay commit",
+        "overlay export",
     ],
 )
 def test_help(host: None, command: str) -> None:

@@ -45,7 +45,7 @@ def layers(place: Path, request: pytest.FixtureRequest) -> Layers:
 
 
 def test_what_the_kernel_writes_is_right(layers: Layers) -> None:
-    words = ["--lower", layers.lower_text, "--work", layers.work]
+    words: list[str | Path] = ["--lower", layers.lower_text, "--work", layers.work]
     assert told("fsck", layers.upper, *words)["findings"] == []
     assert told("fsck", layers.upper)["findings"] == []
     done = run("fsck", layers.upper, "--fix")
@@ -100,7 +100,7 @@ def test_diff_tells_all_differences_and_no_other(layers: Layers) -> None:
 def expected_changes(
     before: dict[bytes, dict[str, Any]], after: dict[bytes, dict[str, Any]]
 ) -> set[tuple[str, str, tuple[str, ...]]]:
-    expected = set()
+    expected: set[tuple[str, str, tuple[str, ...]]] = set()
     for path in before.keys() | after.keys():
         name = path.decode("utf-8", "surrogateescape")
         old, new = before.get(path), after.get(path)

@@ -148,6 +148,28 @@ def test_holes_stay_holes(place: Path) -> None:
     assert done_diff.stdout == "no changes\n"
 
 
+def test_a_path_as_deep_as_there_are(place: Path) -> None:
+    layers = Layers(place)
+    for root in (layers.upper, layers.lowers[0]):
+        deep = os.open(root, os.O_RDONLY)
+        for _ in range(1500):
+            os.mkdir("d", dir_fd=deep)
+            deeper = os.open("d", os.O_RDONLY, dir_fd=deep)
+            os.close(deep)
+            deep = deeper
+        os.close(deep)
+    words = ["--lower", str(layers.lowers[0])]
+    for command in ("fsck", "diff"):
+        done = inopt("overlay", command, str(layers.upper), *words)
+        assert (done.returncode, done.stderr) == (0, "")
+    target = place / "target"
+    target.mkdir()
+    for command, path in (("commit", target), ("export", place / "x.tar")):
+        done = inopt("overlay", command, str(layers.upper), str(path))
+        assert (done.returncode, done.stderr) == (0, "")
+    assert sh("find", str(target), "-name", "d", "-printf", "x").stdout == "x" * 1500
+
+
 def test_the_targets_default_acl_makes_no_difference(place: Path) -> None:
     layers = Layers(place)
     (layers.lowers[0] / "d").mkdir()

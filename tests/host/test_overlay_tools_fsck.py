@@ -178,7 +178,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], set[tuple[str, str]]]] = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_named_and_what_is_safe_mended(layers: Layers, damage: str) -> None:
     act, expected = DAMAGE[damage]
-    words = [layers.upper, "--lower", layers.lower_text, "--work", layers.work]
+    words: list[str | Path] = [layers.upper, "--lower", layers.lower_text, "--work", layers.work]
     assert fsck(*words) == (0, [])
     before = view(layers.upper)
     act(layers.upper)
@@ -286,7 +286,7 @@ def test_the_work_directory(layers: Layers) -> None:
     inner.chmod(0o700)
     (inner / "#1f").mkdir()
     (inner / "#1f" / "half").write_text("half")
-    words = [layers.upper, "--work", layers.work]
+    words: list[str | Path] = [layers.upper, "--work", layers.work]
     code, findings = fsck(*words)
     assert (code, codes(findings)) == (1, {("OVL141", "work/#1f")})
     assert findings[0]["where"] == "work"
