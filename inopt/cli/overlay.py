@@ -150,10 +150,7 @@ def diff(upper: str, lower: str | None, user: bool | None, as_json: bool) -> Non
         show_changes(changes, exact=layers.below is not None)
 
 
-@overlay.command(
-    epilog="Example: cp -a --reflink=auto /srv/base /srv/new && "
-    "inopt overlay commit /srv/build/upper /srv/new --lower /srv/base"
-)
+@overlay.command(epilog="Example: inopt overlay commit /srv/build/upper /srv/new --lower /srv/base")
 @click.argument("upper", type=click.Path())
 @click.argument("target", type=click.Path())
 @_lower
@@ -161,8 +158,8 @@ def diff(upper: str, lower: str | None, user: bool | None, as_json: bool) -> Non
 def commit(upper: str, target: str, lower: str | None, user: bool | None) -> None:
     """Apply the layer UPPER to TARGET, a copy of the tree that its lower layers make.
 
-    A run that was cut short is completed by another one. --lower makes sure that TARGET is none
-    of them.
+    Such a copy: cp -a --reflink=auto /srv/base /srv/new, or of a mount of the lower layers. A run
+    that was cut short is completed by another one. --lower makes sure that TARGET is none of them.
     """
     with _open(upper, lower, user) as layers, closing(Directory(target, "target")) as place:
         require_apart(layers.upper, place, "the upper layer")
