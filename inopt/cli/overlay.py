@@ -16,6 +16,7 @@ import click
 from inopt.cli.overlay_view import Progress, show_changes, show_findings, size_text
 from inopt.exceptions import InoptError
 from inopt.layers.format import Format
+from inopt.layers.options import split_lowers
 from inopt.layers.tools.below import Below, below_all
 from inopt.layers.tools.checking import Check, check_work
 from inopt.layers.tools.committing import Commit
@@ -31,7 +32,6 @@ from inopt.layers.tools.places import (
     require_apart,
     require_sight,
     shown,
-    split_lowers,
 )
 
 # Of nested calls: several for each level of a tree, of which a path of 4095 bytes has 2047.

@@ -18,13 +18,18 @@ from typing import Final
 from inopt import syscalls
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import HANDLE_FLAGS, attributes_of
-from inopt.layers.content import copy_bytes, copy_facts, copy_times
+from inopt.layers.contents import copy_contents
+from inopt.layers.facts import copy_facts, copy_times
 from inopt.layers.format import beneath, encode_origin
 from inopt.layers.stack import remove
 from inopt.layers.tree import LayeredTree, standing_of
 from inopt.wire.replies import Attributes
 
 _READING: Final = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
+
+
+def _tell_nobody(_bytes: int) -> None:
+    return
 
 
 class _Turn:
@@ -125,7 +130,7 @@ class Copier:
             if content and attributes.size:
                 reading = self._tree.open(inode, _READING)
                 try:
-                    copy_bytes(reading, copy, attributes.size)
+                    copy_contents(reading, copy, attributes.size, _tell_nobody)
                 finally:
                     os.close(reading)
             self._dress(inode, source, attributes, copy, b"", parent)

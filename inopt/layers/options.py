@@ -10,8 +10,8 @@ import msgspec
 
 from inopt.exceptions import UsageError
 
-# mount(8) escapes a colon that belongs to a name.
-_COLON: Final = re.compile(r"(?<!\\):")
+_PART: Final = re.compile(r"((?:\\.|[^:\\])*)(?::|$)", re.DOTALL)
+_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 # What the kernel's overlayfs can do and inopt does not: only the value that turns it off.
 _ONLY: Final = {
     "redirect_dir": ("off", "nofollow"),
@@ -44,9 +44,22 @@ class LayerOptions(msgspec.Struct, frozen=True, kw_only=True):
     temporary: bool = False
 
 
-def split_lowers(text: str) -> list[str]:
-    r"""The directories in a list like ``A:B``; ``\:`` is a colon in a name."""
-    return [part.replace("\\:", ":") for part in _COLON.split(text)]
+def split_lowers(text: str | None) -> list[str]:
+    r"""The directories in a list like ``A:B``, as mount(8) has them; ``\:`` is a colon in a name.
+
+    Raises `UsageError` for an empty one.
+    """
+    if not text:
+        return []
+    found = [_ESCAPED.sub(r"\1", part) for part in _PART.findall(text)]
+    # The pattern also matches the nothing at the end.
+    found = found[:-1] if found and not found[-1] and not text.endswith(":") else found
+    if "" in found:
+        raise UsageError(
+            f"'{text}': an empty name among the lower layers: write L1:L2, the topmost first "
+            "(data-only layers, after '::', are not read)"
+        )
+    return found
 
 
 def is_layer_option(option: str) -> bool:
@@ -113,9 +126,9 @@ class Wanted:
                 "needs a work directory",
                 "give --work DIRECTORY, an empty one on the same filesystem",
             )
-        paths = [*self.lower, self.upper, self.work]
-        if "" in paths:
-            _refuse("--lower", "one of the directories is empty", "name a directory")
+        for what, path in (("--upper", self.upper), ("--work", self.work)):
+            if path == "":
+                _refuse(what, "the path is empty", "name a directory")
         return LayerOptions(
             lower=tuple(os.path.join(directory, path) for path in self.lower),
             upper=None if self.upper is None else os.path.join(directory, self.upper),

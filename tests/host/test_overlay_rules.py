@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,13 +41,14 @@ rules:
 def test_what_may_not_be_copied_up_stays(layers: Layers) -> None:
     mnt = layers.upper.parent / "mnt"
     with mounted_by_us(layers, mnt, policy=policy(layers, KEPT)):
-        for change in (
+        changes: list[Callable[[Path], None]] = [
             lambda path: os.close(os.open(path, os.O_WRONLY)),
             lambda path: os.chmod(path, 0o600),
             lambda path: os.truncate(path, 0),
             lambda path: os.setxattr(path, "user.x", b"y"),
             lambda path: os.link(path, mnt / "link"),
-        ):
+        ]
+        for change in changes:
             with pytest.raises(OSError) as caught:  # noqa: PT011
                 change(mnt / "kept/file")
             assert caught.value.errno in (errno.EROFS, errno.EXDEV)

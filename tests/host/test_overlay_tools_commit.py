@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.mounting import inopt
 from support.kernel_layers import Layers, unlike, view
+from support.mounting import inopt
 from support.programs import sh
 from support.snapshot import one_to_one
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from support.mounting import inopt
 from support.kernel_layers import Layers, unlike, view
+from support.mounting import inopt
 from support.programs import inopt_program, sh
 
 from inopt.layers.tools import tar

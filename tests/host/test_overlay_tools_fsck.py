@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support.mounting import in_place
 from support.kernel_layers import Layers, unlike, view
+from support.mounting import in_place
 from support.programs import sh
 
 from inopt.cli.main import inopt as command

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.mounting import inopt
 from support.kernel_layers import Layers, view
+from support.mounting import inopt
 from support.programs import STRANGER, sh
 
 pytestmark = pytest.mark.host

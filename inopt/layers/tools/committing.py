@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from inopt.exceptions import InoptError, UsageError
+from inopt.layers.contents import Told, copy_contents
 from inopt.layers.format import beneath
 from inopt.layers.tools.comparing import read_link, require_here
-from inopt.layers.tools.contents import Told, copy_contents
 from inopt.layers.tools.dressing import dress
 from inopt.layers.tools.entries import Entry, Layer, join, names_in
 from inopt.layers.tools.fixing import remove_tree

@@ -15,8 +15,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from inopt.exceptions import UsageError
+from inopt.layers.contents import Told, are_alike
 from inopt.layers.tools.below import NOTHING, Below, require_plain
-from inopt.layers.tools.contents import Told, are_alike
 from inopt.layers.tools.entries import Entry, Layer
 from inopt.layers.tools.places import failed, shown
 

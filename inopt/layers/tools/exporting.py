@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Final
 
 from inopt.exceptions import InoptError, UsageError
+from inopt.layers.contents import Told, data_ranges
 from inopt.layers.tools import tar
 from inopt.layers.tools.comparing import read_link, require_here
-from inopt.layers.tools.contents import Told, data_ranges
 from inopt.layers.tools.entries import Entry, Layer, join
 from inopt.layers.tools.places import failed, shown
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from inopt.exceptions import UsageError
-from inopt.layers.tools.places import Directory, split_lowers
+from inopt.layers.options import split_lowers
+from inopt.layers.tools.places import Directory
 
 _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 _OPTION: Final = re.compile(r"(upperdir|workdir|lowerdir\+?|datadir\+)=((?:\\.|[^,\\])*)")

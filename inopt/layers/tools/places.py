@@ -7,7 +7,6 @@ afterwards leads anywhere else.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Final
@@ -16,8 +15,6 @@ from inopt import syscalls
 from inopt.exceptions import InoptError, UsageError
 from inopt.layers.format import Format
 
-_PART: Final = re.compile(r"((?:\\.|[^:\\])*)(?::|$)", re.DOTALL)
-_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _ALL_USERS: Final = "0 0 4294967295"
 
 
@@ -77,21 +74,6 @@ def require_apart(one: Directory, other: Directory, what: str) -> None:
     if one.is_inside(other) or other.is_inside(one):
         how = "is" if one.is_same(other) else "overlaps"
         raise UsageError(f"'{other.path}': {how} {what} '{one.path}': name directories apart")
-
-
-def split_lowers(text: str | None) -> list[str]:
-    r"""The paths in ``L1:L2``, as mount(8) has them; a colon in a name is escaped as ``\:``."""
-    if not text:
-        return []
-    found = [_ESCAPED.sub(r"\1", part) for part in _PART.findall(text)]
-    # The pattern also matches the nothing at the end.
-    found = found[:-1] if found and not found[-1] and not text.endswith(":") else found
-    if "" in found:
-        raise UsageError(
-            f"'{text}': an empty name among the lower layers: write L1:L2, the topmost first "
-            "(data-only layers, after '::', are not read)"
-        )
-    return found
 
 
 def require_sight(place: Directory, chosen: Format) -> None:
