@@ -150,11 +150,9 @@ class AuditHandlers(Handlers):
         tree = self.daemon.context.tree
         try:
             inode = tree.table.get(nodeid)
-            path = os.readlink(tree.path(inode))
-            root = os.readlink(tree.path(tree.root))
+            inside = b"/" + b"/".join(tree.location(inode))
         except OSError:
             return f"nodeid {nodeid}"
-        inside = path[len(root.rstrip(b"/")) :] or b"/"
         if isinstance(name, bytes) and inode.is_directory:
             inside = os.path.join(inside, name)
         return os.fsdecode(inside)

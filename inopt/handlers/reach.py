@@ -19,6 +19,7 @@ from inopt.handlers.failures import fail
 from inopt.handlers.serve import Context
 from inopt.handlers.types import EntryAttributes, entry_of
 from inopt.kernel.device import Device
+from inopt.layers.tree import LayeredTree, standing_of
 from inopt.ops import Op
 from inopt.policy.callers import Caller
 from inopt.policy.plan import HANDLER, KERNEL
@@ -99,6 +100,14 @@ class Backing:
         """
         with self._use():
             return b"/" + b"/".join(self._context.tree.location(self._inode(inode)))
+
+    def layer(self, inode: int) -> str | None:
+        """The directory of an overlay's layer that an inode is in now; None if there are no layers.
+
+        A lower one means: the first change copies it up.
+        """
+        tree = self._context.tree
+        return standing_of(self._inode(inode)).layer.path if isinstance(tree, LayeredTree) else None
 
     @contextmanager
     def acting_as(self, ctx: pyfuse3.RequestContext) -> Iterator[None]:

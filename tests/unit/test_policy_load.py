@@ -224,6 +224,23 @@ def test_includes(tmp_path: Path) -> None:
     assert str(loaded.place("rules", 4, "deny", key=True)) == f"{tmp_path}/one.yaml:5:38"
 
 
+def test_layers_are_included(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        main="version: 1\ninclude: [sub/base.yaml, sub/other.yaml]\n",
+        base="version: 1\noverlay: {lower: base}\n",
+        other="version: 1\noverlay: {lower: other}\n",
+    )
+    (tmp_path / "sub").mkdir()
+    for name in ("base.yaml", "other.yaml"):
+        (tmp_path / name).rename(tmp_path / "sub" / name)
+    loaded = load_policy(str(tmp_path / "main.yaml"))
+    assert loaded.policy.overlay is not None
+    assert loaded.policy.overlay.lower == "other"
+    # What its paths are relative to.
+    assert loaded.place("overlay").path == str(tmp_path / "sub/other.yaml")
+
+
 def test_what_is_included_twice_counts_where_it_wins(tmp_path: Path) -> None:
     write(
         tmp_path,
