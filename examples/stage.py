@@ -74,10 +74,14 @@ def stage() -> Iterator[Stage]:
 
 
 @contextmanager
-def mounted(on: Stage, policy: Path, **environment: str) -> Iterator[Path]:
-    """Mount ``on.source`` under *policy*; the daemon gets *environment* on top of ours."""
+def mounted(on: Stage, policy: Path, *, layers: bool = False, **environment: str) -> Iterator[Path]:
+    """Mount ``on.source`` under *policy*; the daemon gets *environment* on top of ours.
+
+    *layers*: the policy names them, and they are mounted instead.
+    """
     log = ("--log-format", "json", "--log-file", str(on.log))
-    _inopt("mount", str(policy), str(on.source), str(on.mnt), *log, **environment)
+    source = [] if layers else [str(on.source)]
+    _inopt("mount", str(policy), *source, str(on.mnt), *log, **environment)
     try:
         yield on.mnt
     finally:

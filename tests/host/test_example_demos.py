@@ -17,6 +17,7 @@ _SHOWS = {
         "READ: none; WRITE: none",
     ),
     "hydrate": ("READ: none; WRITE: none",),
+    "overlay": ("READ: none; WRITE: none", "kernel's overlayfs shows the same tree"),
     "quota": ("Disk quota exceeded",),
     "redact": ("1003,****",),
     "transparent-zstd": ("no more bottles",),
