@@ -204,13 +204,13 @@ def _layers(
         wanted.lower = [str(path) for path in listed(in_policy.lower)]
         wanted.upper, wanted.work = in_policy.upper, in_policy.work
     if in_policy is not None:
+        if not (wanted.lower or wanted.upper or wanted.work):
+            raise UsageError(
+                f"{loaded.place('overlay')}: layers are to be mounted, and none are named: give "
+                "--lower, or 'lower' in the policy"
+            )
         wanted.flags |= {flag for flag in (*FLAGS, TEMPORARY) if getattr(in_policy, flag)}
     layers = wanted.options(directory)
-    if layers is None and in_policy is not None:
-        raise UsageError(
-            f"{loaded.place('overlay')}: layers are to be mounted, and none are named: give "
-            "--lower, or 'lower' in the policy"
-        )
     if layers is not None and layers.upper is None and not layers.temporary:
         others.append("ro")
     return layers, parse_options(tuple(others))

@@ -107,7 +107,8 @@ class Wanted:
         if not (self.lower or self.upper or self.work):
             if self.flags:
                 flag = min(self.flags)
-                _refuse(f"-o {flag}", "there are no layers", "give --lower")
+                named = f"--{flag}" if flag == TEMPORARY else f"-o {flag}"
+                _refuse(named, "there are no layers", "give --lower")
             return None
         if not self.lower:
             _refuse("--lower", "no lower directory is given", "give --lower DIRECTORY[:…]")
