@@ -31,6 +31,9 @@ _SPECIAL: Final = (*_ATTRIBUTES, *_CHANGES, *_XATTRS, Part.COPY_UP, Op.STATFS)
 NEVER_ASKED: Final = frozenset[int]({Op.FLUSH, Op.RELEASE, Op.RELEASEDIR} | KERNELS_UNLESS_HANDLED)
 """They end what was begun, or the kernel does them: told of only where a handler serves them."""
 
+UNLESS_TOUCHED: Final = NEVER_ASKED | {Part.COPY_UP}
+"""Not told of where no rule is about them."""
+
 AT_OPEN: Final = NEVER_ASKED | {Op.READ, Op.WRITE}
 """What is decided when the file is opened."""
 
@@ -99,7 +102,7 @@ def asked_for(slot: int, format_: int) -> tuple[int, ...]:
 
 
 def opcode_of(slot: int) -> int:
-    """By what *slot* reaches a handler: an opcode, or flock(2)."""
+    """By what *slot* reaches a handler: an opcode, or flock(2); a copy-up reaches none."""
     if slot == Part.CHATTR:
         return Op.IOCTL
     if slot in (Part.OVERWRITE, Part.MMAP):

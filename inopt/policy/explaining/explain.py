@@ -16,7 +16,7 @@ from inopt.policy.compiled import CompiledPolicy, Joint
 from inopt.policy.explaining.applicable import (
     AT_OPEN,
     MAKING,
-    NEVER_ASKED,
+    UNLESS_TOUCHED,
     asked_for,
     on_inode,
     on_name,
@@ -100,7 +100,7 @@ class _Explainer:
         """Each slot, what it is about, and what happens."""
         subject = self._subject
         for slot in on_inode(subject.format):
-            if slot not in NEVER_ASKED or slot in self._policy.touched:
+            if slot not in UNLESS_TOUCHED or slot in self._policy.touched:
                 yield slot, "inode", self._combined(self._reached, self._on_inode(slot))
         if subject.format == stat.S_IFDIR:
             state = subject.state.step(_NAMELESS)
