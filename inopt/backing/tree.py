@@ -13,7 +13,7 @@ import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from inopt import syscalls
 from inopt.backing.descriptors import DescriptorCache
@@ -77,6 +77,9 @@ class Tree:
     *descriptor*, one of the directory, if it is open already (it is taken over).
     Raises `OSError` if *source* cannot be opened as a directory.
     """
+
+    has_layers: ClassVar[bool] = False
+    """Whether several directories are seen as one."""
 
     def __init__(self, source: str, budget: int, descriptor: int = -1) -> None:
         if descriptor < 0:

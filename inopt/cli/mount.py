@@ -15,19 +15,11 @@ import trio
 from inopt.exceptions import InoptError, UsageError
 from inopt.kernel.dialects import BY_NAME, Tier
 from inopt.kernel.mounts import require_privilege
-from inopt.kernel.options import MountOptions, parse_options
-from inopt.layers.options import (
-    FLAGS,
-    TEMPORARY,
-    LayerOptions,
-    Wanted,
-    is_layer_option,
-    split_lowers,
-)
-from inopt.policy.load import Loaded, load_policy, shipped_policies
-from inopt.policy.model import listed
+from inopt.layers.options import LayerOptions
+from inopt.policy.load import load_policy, shipped_policies
 from inopt.session import logs, places
 from inopt.session.elsewhere import serve_on_pyfuse3
+from inopt.session.layering import layers_for
 from inopt.session.running import run
 from inopt.session.settings import DEFAULT_BUDGET, DEFAULT_READERS, NO_SOURCE, Settings
 
@@ -142,7 +134,9 @@ def mount(
     With layers there is no SOURCE: inopt mount POLICY MOUNTPOINT --lower DIR --upper DIR --work DIR
     """
     loaded = load_policy(policy)
-    layers, mount_options = _layers(loaded, options, lower, upper, work, temporary=temporary)
+    layers, mount_options = layers_for(
+        loaded, options, lower=lower, upper=upper, work=work, temporary=temporary
+    )
     source, mountpoint = _places(source, mountpoint, layers)
     settings = Settings(
         # Before the daemon changes its directory; an empty path stays one, to be refused.
@@ -170,50 +164,6 @@ def mount(
     else:
         log_path = _writable_log(log_file) if log_file else None
         _run_in_background(serve, settings, log_path, log_format, log_level)
-
-
-def _layers(
-    loaded: Loaded,
-    options: tuple[str, ...],
-    lower: str | None,
-    upper: str | None,
-    work: str | None,
-    *,
-    temporary: bool,
-) -> tuple[LayerOptions | None, MountOptions]:
-    """The layers that are asked for, None if none are, and all other options of ``-o``.
-
-    What the command line says takes the place of what the policy says.
-    """
-    wanted = Wanted()
-    others = []
-    for option in ",".join(options).split(","):
-        if is_layer_option(option):
-            wanted.take(option)
-        elif option:
-            others.append(option)
-    wanted.lower = wanted.lower if lower is None else split_lowers(lower)
-    wanted.upper = upper if upper is not None else wanted.upper
-    wanted.work = work if work is not None else wanted.work
-    if temporary:
-        wanted.flags.add(TEMPORARY)
-    directory = os.getcwd()
-    in_policy = loaded.policy.overlay
-    if in_policy is not None and not (wanted.lower or wanted.upper or wanted.work):
-        directory = os.path.dirname(os.path.abspath(loaded.place("overlay").path))
-        wanted.lower = [str(path) for path in listed(in_policy.lower)]
-        wanted.upper, wanted.work = in_policy.upper, in_policy.work
-    if in_policy is not None:
-        if not (wanted.lower or wanted.upper or wanted.work):
-            raise UsageError(
-                f"{loaded.place('overlay')}: layers are to be mounted, and none are named: give "
-                "--lower, or 'lower' in the policy"
-            )
-        wanted.flags |= {flag for flag in (*FLAGS, TEMPORARY) if getattr(in_policy, flag)}
-    layers = wanted.options(directory)
-    if layers is not None and layers.upper is None and not layers.temporary:
-        others.append("ro")
-    return layers, parse_options(tuple(others))
 
 
 def _places(source: str, mountpoint: str | None, layers: LayerOptions | None) -> tuple[str, str]:

@@ -94,6 +94,8 @@ class LayeredTree(Tree):
     takes its place.
     """
 
+    has_layers = True
+
     def __init__(self, stack: Stack, budget: int) -> None:
         self.stack = stack
         # Whether the kernel has an inode's file for good, or for its opens; asked under the lock.

@@ -284,6 +284,8 @@ def run_pyfuse3(
 
 def _require_little(settings: Settings) -> None:
     """Raise `UsageError` for what stock pyfuse3 cannot do."""
+    if settings.layers is not None:
+        raise UsageError("--lower: no layers with stock pyfuse3: use --transport kernel")
     if settings.policy.policy.cache.coherence != "timeout":
         raise UsageError(
             f"{settings.policy.place('cache', 'coherence')}: coherence 'notify': not with stock "

@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager
 import pyfuse3
 import trio
 
+from inopt.exceptions import UsageError
 from inopt.handlers.base import Handlers
 from inopt.handlers.running import overridden
 from inopt.kernel.dialects import Tier
-from inopt.kernel.options import parse_options
 from inopt.policy.load import Loaded, load_policy, parse_policy
+from inopt.session.layering import layers_for
 from inopt.session.mounting import mounted
 from inopt.session.running import run as run_session
 from inopt.session.session import Session
@@ -36,20 +37,28 @@ def settings_for(
 
     *policy* is a file's path, the name of a shipped policy, or the YAML itself if it has several
     lines; without one, all that the class of *handlers* overrides is handled, and all else
-    bypasses. Without *source* there is no backing tree. *tier* and *abi* are those of the command
-    line; without them, the best that the kernel has.
+    bypasses. Without *source* there is no backing tree, unless *options* (``lowerdir=…``) or the
+    policy name layers. *tier* and *abi* are those of the command line; without them, the best that
+    the kernel has.
     """
+    loaded = _policy_for(handlers, policy)
+    layers, mount_options = layers_for(loaded, (options,) if options else ())
+    if layers is not None:
+        if source is not None:
+            raise UsageError(f"source '{os.fspath(source)}': layers are mounted in its place")
+        source = layers.upper or layers.lower[0]
     return Settings(
         source=NO_SOURCE if source is None else os.path.abspath(source),
         mountpoint=os.path.abspath(mountpoint),
-        policy=_policy_for(handlers, policy),
+        policy=loaded,
         tier=None if tier is None else Tier[tier.upper()],
         abi=abi,
-        options=parse_options((options,) if options else ()),
+        options=mount_options,
         fd_budget=fd_budget,
         handlers_object=handlers,
         handler_timeout=handler_timeout,
         directory=os.getcwd(),
+        layers=layers,
     )
 
 

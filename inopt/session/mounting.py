@@ -156,6 +156,11 @@ def _with_upper(settings: Settings, places_made: ExitStack) -> Settings:
 def _source_of(settings: Settings, prepared: Prepared, places_made: ExitStack) -> str:
     """The real path of the source; an empty directory, taken away afterwards, where none is."""
     if settings.source != NO_SOURCE:
+        if is_stock(prepared) and settings.layers is not None:
+            raise UsageError(
+                "--lower: the handlers are a filesystem of their own, without a backing tree: give "
+                f"'{NO_SOURCE}' and the mountpoint instead of layers"
+            )
         if is_stock(prepared):
             raise UsageError(
                 f"source '{settings.source}': the handlers are a filesystem of their own, without "

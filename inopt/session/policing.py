@@ -138,6 +138,11 @@ def watch_for(prepared: Prepared, tree: Tree) -> Watch | None:
             f"{place}: coherence 'notify': a filesystem written for pyfuse3 has no backing tree "
             "that could be watched: leave it out"
         )
+    if tree.has_layers:
+        raise UsageError(
+            f"{place}: coherence 'notify': layers are not to be changed while they are mounted, "
+            "and are believed for long without it: leave it out"
+        )
     try:
         watch, but = open_watch(tree)
     except UsageError as error:
