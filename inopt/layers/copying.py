@@ -200,11 +200,10 @@ class Copier:
 
         Not of a file with several names, of which only this one is copied.
         """
-        layer = standing_of(inode).layer
-        if not inode.handle or (attributes.links > 1 and not stat.S_ISDIR(attributes.mode)):
-            return
-        marks = self._marks
-        with suppress(OSError):  # user.* marks are not for links and special files
-            origin = encode_origin(inode.handle, layer.uuid)
-            os.setxattr(beneath(target, name), marks.origin, origin, follow_symlinks=not name)
+        layer, marks = standing_of(inode).layer, self._marks
+        if inode.handle and (attributes.links == 1 or stat.S_ISDIR(attributes.mode)):
+            with suppress(OSError):  # user.* marks are not for links and special files
+                origin = encode_origin(inode.handle, layer.uuid)
+                os.setxattr(beneath(target, name), marks.origin, origin, follow_symlinks=not name)
+        with suppress(OSError):
             os.setxattr(beneath(parent), marks.impure, b"y")

@@ -102,8 +102,13 @@ class MergedDirectory(OpenDirectory):
         if name == b"..":
             parent = standing_of(self.inode).parent
             return number if parent is None else parent.number
+        if not standing_of(self.inode).layer.is_upper:
+            return number
+        marks, top = self._tree.stack.format, self._tree.stack.top
+        known = self._tree.table.find((top.key_mount, *top.device, number))
+        if known is not None:
+            return known.number
         if self._impure:
-            marks, top = self._tree.stack.format, self._tree.stack.top
             with suppress(OSError):  # it is a lower layer that has it
                 origin = origin_number(marks.read(marks.origin, self.descriptor, name), top.uuid)
                 return origin if origin > 0 else number

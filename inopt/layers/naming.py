@@ -113,7 +113,7 @@ class LayeredNaming(Naming):
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             if is_directory:
                 self._require_empty(parent, name)
-            make_whiteout(upper, name)
+            self._whiteout(upper, name)
             return
         if is_whiteout(present):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
@@ -139,6 +139,16 @@ class LayeredNaming(Naming):
                 remove(self._work, whiteout)
             raise
         self.tree.pin_if_unlinked(victim)
+
+    def _whiteout(self, upper: int, name: bytes) -> None:
+        """Say that *name* is no more: made elsewhere, as it would inherit ACLs and group here."""
+        whiteout = self._copier.temporary()
+        make_whiteout(self._work, whiteout)
+        try:
+            syscalls.renameat2(self._work, whiteout, upper, name, _NOREPLACE)
+        except BaseException:
+            os.unlink(whiteout, dir_fd=self._work)
+            raise
 
     def _require_empty(self, parent: Inode, name: bytes) -> None:
         tree = self.tree
@@ -227,8 +237,8 @@ class LayeredNaming(Naming):
         other: Inode,
     ) -> None:
         old, new = self._upper(old_parent), self._upper(new_parent)
-        self._hide_below(moving, new_parent, new_name)
-        self._hide_below(other, old_parent, name)
+        self._hide_below(moving, new_parent)
+        self._hide_below(other, old_parent)
         if old_parent is not new_parent:
             self._mark_arrival(moving, new)
             self._mark_arrival(other, old)
@@ -244,7 +254,7 @@ class LayeredNaming(Naming):
             self._require_replaceable(new_parent, new_name, moving)
             if moving.is_directory and present is not None and not is_whiteout(present):
                 self._clear_whiteouts(new, new_name)
-        self._hide_below(moving, new_parent, new_name)
+        self._hide_below(moving, new_parent)
         if old_parent is not new_parent:
             self._mark_arrival(moving, new)
         if moving.is_directory and present is not None and is_whiteout(present):
@@ -279,9 +289,11 @@ class LayeredNaming(Naming):
                 _fail(errno.ENOTDIR)
             self._require_empty(parent, name)
 
-    def _hide_below(self, moving: Inode, parent: Inode, name: bytes) -> None:
-        """A directory that comes to stand over another one hides it."""
-        if moving.is_directory and self.tree.shows_below(parent, name):
+    def _hide_below(self, moving: Inode, parent: Inode) -> None:
+        """Have a directory show nothing of lower layers in its new place, whatever they have."""
+        if not moving.is_directory or not standing_of(parent).below:
+            return
+        if self._marks.opaqueness(self.tree.descriptor(moving)) != b"y":
             os.setxattr(self.tree.path(moving), self._marks.opaque, b"y")
 
     def _mark_arrival(self, inode: Inode, directory: int) -> None:

@@ -15,6 +15,7 @@ from support.snapshot import snapshot
 Tree = dict[bytes, dict[str, Any]]
 _ORIGINS: Final = ("trusted.overlay.origin", "user.overlay.origin")
 # The kernel names each upper layer; a count that only hard links with an index have.
+_IMPURE: Final = "trusted.overlay.impure"
 _OWN: Final = ("trusted.overlay.uuid",)
 # What a test makes has the time of its making; what layers were filled with is from long ago.
 _DECADE: Final = 10 * 365 * 86_400 * 1_000_000_000
@@ -47,7 +48,20 @@ def stored(upper: Path, lowers: tuple[Path, ...]) -> Tree:
         for name in _ORIGINS:
             if name in attributes:
                 attributes[name] = _origin(attributes[name], numbers)
+    _forget_impure(taken)
     return taken
+
+
+def _forget_impure(taken: Tree) -> None:
+    """A directory is impure for good if a copy is in it; else the kernel clears it when it may."""
+    holders = {
+        os.path.dirname(path) or b"."
+        for path, entry in taken.items()
+        if path != b"." and entry["xattrs"].keys() & set(_ORIGINS)
+    }
+    for path, entry in taken.items():
+        if path not in holders:
+            entry["xattrs"].pop(_IMPURE, None)
 
 
 def _level(entry: dict[str, Any]) -> None:
