@@ -33,7 +33,7 @@ class Stage:
 
     def stats(self) -> dict[str, Any]:
         """What ``inopt stats`` says."""
-        answer: dict[str, Any] = json.loads(_inopt("stats", str(self.mnt), "--json"))
+        answer: dict[str, Any] = json.loads(inopt("stats", str(self.mnt), "--json"))
         return answer
 
     def served(self, *opcodes: str) -> str:
@@ -81,14 +81,15 @@ def mounted(on: Stage, policy: Path, *, layers: bool = False, **environment: str
     """
     log = ("--log-format", "json", "--log-file", str(on.log))
     source = [] if layers else [str(on.source)]
-    _inopt("mount", str(policy), *source, str(on.mnt), *log, **environment)
+    inopt("mount", str(policy), *source, str(on.mnt), *log, **environment)
     try:
         yield on.mnt
     finally:
-        _inopt("umount", str(on.mnt))
+        inopt("umount", str(on.mnt))
 
 
-def _inopt(*arguments: str, **environment: str) -> str:
+def inopt(*arguments: str, **environment: str) -> str:
+    """Run the command line; its one line of error ends the demo."""
     done = subprocess.run(
         [*INOPT, *arguments],
         capture_output=True,

@@ -75,7 +75,7 @@ class Store:
         """Refuse what is no branch, and all while a merge is unfinished, but to finish it."""
         if name not in self._names():
             known = ", ".join(self._names()) or "none yet"
-            raise UsageError(f"branch '{name}': there is none of this name: there are: {known}")
+            raise UsageError(f"branch {name!r}: there is none of this name: there are: {known}")
         for marker in self.path.glob("*/merging"):
             half = marker.parent.name
             if not merging or half != name:
@@ -96,15 +96,13 @@ class Store:
                     raise UsageError(f"branch '{each}': mounted at '{point}': {why}: unmount it")
             return held.pop_all()
 
-    # --- commands ------------------------------------------------------------------------------
-
     def create(self, name: str, parent: str) -> None:
         """Make a branch; nothing is copied."""
         if parent != BASE:
             self._require(parent)
         if not NAME.fullmatch(name) or name in (BASE, *self._names()):
             reason = "there is one already" if name in self._names() else "no name for a branch"
-            raise UsageError(f"branch '{name}': {reason}: take another of letters, digits, ._-")
+            raise UsageError(f"branch {name!r}: {reason}: take another of letters, digits, ._-")
         new = self.path / f".new-{name}"
         (new / "work").mkdir(parents=True)
         _make_upper(new / "upper", self._upper(parent))

@@ -16,6 +16,7 @@ _SHOWS = {
         '"opcode": "RENAME',
         "READ: none; WRITE: none",
     ),
+    "branches": ("READ: none;", "violets are blue"),
     "hydrate": ("READ: none; WRITE: none",),
     "overlay": ("READ: none; WRITE: none", "kernel's overlayfs shows the same tree"),
     "quota": ("Disk quota exceeded",),
