@@ -189,7 +189,7 @@ def bomb(levels: int, width: int) -> str:
 def test_bombs(text: str) -> None:
     began = time.monotonic()
     assert "aliases expanded" in refusal(text)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60  # seconds; expanded, it would be hours
 
 
 def test_hostile_numbers_take_no_time() -> None:
