@@ -1,6 +1,7 @@
 """What layers hold: trees that differ from layer to layer, with all marks made the right way.
 
-`fill` is deterministic in its seed, so that two sets of layers are filled alike.
+`fill` is deterministic in its seed, so that two sets of layers are filled alike. Whiteouts are
+devices: those made of attributes confuse the kernel's rmdir(2), see test_overlay_marks.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import random
 import socket
 import stat
 import struct
-from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -182,18 +182,7 @@ class _Filler:
         if os.path.lexists(self._here / path):
             return
         self._forget(path)
-        home = (self._here / path).parent
-        # The upper layer gets what the kernel would make; others are made by tools.
-        if self._here.parent == self._layers.upper or self._chance.random() < 0.8:
-            os.mknod(self._here / path, stat.S_IFCHR, 0)
-            return
-        with suppress(OSError):
-            if os.getxattr(home, "trusted.overlay.opaque") == b"y":
-                os.mknod(self._here / path, stat.S_IFCHR, 0)
-                return
-        os.setxattr(home, "trusted.overlay.opaque", b"x")
-        (self._here / path).touch()
-        os.setxattr(self._here / path, "trusted.overlay.whiteout", b"")
+        os.mknod(self._here / path, stat.S_IFCHR, 0)
 
     def _forget(self, path: str) -> None:
         for known in [

@@ -251,6 +251,7 @@ class Context:
         """The backing file of *inode* is another one: what the daemon serves goes on with that."""
         for file in self.files.of(inode):
             file.reopen(self.tree)
+        self.invalidate(inode.nodeid)  # link count and change time are those of that one
 
     def close_file(self, handle: int) -> None:
         """End an open of a file."""
