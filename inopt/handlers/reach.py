@@ -19,7 +19,8 @@ from inopt.handlers.failures import fail
 from inopt.handlers.serve import Context
 from inopt.handlers.types import EntryAttributes, entry_of
 from inopt.kernel.device import Device
-from inopt.layers.tree import LayeredTree, standing_of
+from inopt.layers.standing import standing_of
+from inopt.layers.tree import LayeredTree
 from inopt.ops import Op
 from inopt.policy.callers import Caller
 from inopt.policy.plan import HANDLER, KERNEL

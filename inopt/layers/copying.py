@@ -22,7 +22,8 @@ from inopt.layers.contents import copy_contents
 from inopt.layers.facts import copy_facts, copy_times
 from inopt.layers.format import beneath, encode_origin
 from inopt.layers.stack import remove
-from inopt.layers.tree import LayeredTree, standing_of
+from inopt.layers.standing import standing_of
+from inopt.layers.tree import LayeredTree
 from inopt.wire.replies import Attributes
 
 _READING: Final = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC

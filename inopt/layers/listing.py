@@ -12,7 +12,8 @@ from inopt.backing.files import DirectoryEntry, OpenDirectory, read_entries
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree, attributes_of
 from inopt.layers.format import Format, is_whiteout, origin_number
-from inopt.layers.tree import LayeredTree, standing_of
+from inopt.layers.standing import standing_of
+from inopt.layers.tree import LayeredTree
 from inopt.wire.directory import DOTS
 
 _LISTING: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME | os.O_CLOEXEC

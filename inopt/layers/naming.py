@@ -23,7 +23,8 @@ from inopt.layers.format import beneath, is_whiteout, make_whiteout
 from inopt.layers.listing import MergedDirectory, has_entries
 from inopt.layers.stack import remove
 from inopt.layers.staging import staged
-from inopt.layers.tree import LayeredTree, Standing, standing_of
+from inopt.layers.standing import Standing, standing_of
+from inopt.layers.tree import LayeredTree
 from inopt.wire.replies import Attributes
 
 Made = TypeVar("Made")

@@ -19,72 +19,17 @@ import structlog
 
 from inopt import syscalls
 from inopt.backing.inodes import FOREIGN, Inode, Key
-from inopt.backing.tree import HANDLE_FLAGS, Tree, attributes_of, identify
-from inopt.layers.format import is_whiteout, origin_number
+from inopt.backing.tree import Tree, attributes_of
+from inopt.layers.finding import Finder, Found
+from inopt.layers.format import origin_number
 from inopt.layers.stack import Layer, Stack
+from inopt.layers.standing import Part, Standing, standing_of
 from inopt.wire.directory import DOTS
 from inopt.wire.replies import Attributes
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
 _BLOCK: Final = 512
-
-
-class Standing:
-    """Where an inode stands in the layers.
-
-    ``parent`` and ``name``: one of its names. ``layer``: the one whose file it is. ``below``: the
-    lower parts of a directory that is merged, topmost first. ``replaced``: it has been copied up
-    while the kernel read the lower file by itself, so the copy is another inode.
-    """
-
-    __slots__ = ("below", "layer", "name", "parent", "replaced")
-
-    def __init__(self, parent: Inode | None, name: bytes, layer: Layer) -> None:
-        self.parent = parent
-        self.name = name
-        self.layer = layer
-        self.below: tuple[Part, ...] = ()
-        self.replaced = False
-
-
-class Part:
-    """A directory of one layer below the topmost one that a directory of the tree consists of.
-
-    ``inode`` is in no table: it is what descriptors are kept by.
-    """
-
-    __slots__ = ("inode", "layer")
-
-    def __init__(self, inode: Inode, layer: Layer) -> None:
-        self.inode = inode
-        self.layer = layer
-
-
-class _Found:
-    """What a name is in one layer."""
-
-    __slots__ = ("attributes", "descriptor", "handle", "layer")
-
-    def __init__(
-        self, layer: Layer, handle: bytes, attributes: Attributes, descriptor: int = -1
-    ) -> None:
-        self.layer = layer
-        self.handle = handle
-        self.attributes = attributes
-        self.descriptor = descriptor
-
-    def close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
-
-
-def standing_of(inode: Inode) -> Standing:
-    """Where *inode* stands."""
-    standing = inode.layers
-    assert isinstance(standing, Standing)  # noqa: S101 - every inode of such a tree has one
-    return standing
 
 
 class LayeredTree(Tree):
@@ -104,8 +49,7 @@ class LayeredTree(Tree):
         self.moved: Callable[[Inode], None] | None = None
         # Makes an inode one of the upper layer; False: without what is in it.
         self.copy_up: Callable[[Inode, bool], None] = _refuse_copying
-        # The lower layer that is looked at first for a name, counted from 1; 0 for none.
-        self.choose: Callable[[Inode, bytes], int] = lambda _parent, _name: 0
+        self.finder = Finder(stack, self.descriptor)
         self._part_numbers = itertools.count(-1, -1)
         # What an inode is to be called that took the place of another one.
         self._numbers: dict[Key, tuple[bytes, int]] = {}
@@ -137,7 +81,7 @@ class LayeredTree(Tree):
         """Look *name* up in *parent*, and count the lookup."""
         if name in DOTS:
             return self._resolve_dots(parent, name)
-        found, below = self._find(parent, name)
+        found, below = self.finder.find(parent, name)
         try:
             inode, new = self.table.adopt(
                 self._key(found, parent, name),
@@ -162,72 +106,6 @@ class LayeredTree(Tree):
         finally:
             found.close()
 
-    def _find(self, parent: Inode, name: bytes) -> tuple[_Found, tuple[Part, ...]]:
-        """What *name* is in the topmost layer that has it, and the parts of *parent* below that.
-
-        Raises `FileNotFoundError`, also for what a layer says is no more.
-        """
-        standing = standing_of(parent)
-        below = standing.below
-        if below and (chosen := self.choose(parent, name)):
-            return self._find_chosen(parent, name, chosen)
-        found = self._find_in(self.descriptor(parent), standing.layer, name)
-        while found is None and below:
-            part, below = below[0], below[1:]
-            found = self._find_in(self.descriptor(part.inode), part.layer, name)
-        if found is None:
-            raise _missing()
-        return found, below
-
-    def _find_chosen(
-        self, parent: Inode, name: bytes, chosen: int
-    ) -> tuple[_Found, tuple[Part, ...]]:
-        """Like `_find`, where one of the lower layers is looked at before the others."""
-        standing = standing_of(parent)
-        parts = [Part(parent, standing.layer), *standing.below]
-        lowers = [layer for layer in self.stack.layers if not layer.is_upper]
-        first = lowers[chosen - 1] if chosen <= len(lowers) else None
-        parts.sort(key=lambda part: (not part.layer.is_upper, part.layer is not first))
-        for position, part in enumerate(parts):
-            found = self._find_in(self.descriptor(part.inode), part.layer, name)
-            if found is not None:
-                return found, tuple(parts[position + 1 :])
-        raise _missing()
-
-    def _find_in(self, directory: int, layer: Layer, name: bytes) -> _Found | None:
-        try:
-            identity = identify(directory, name) if layer.filesystem.has_handles else None
-            if identity is not None:
-                found = _Found(layer, *identity)
-            else:
-                found = self._opened(layer, os.open(name, HANDLE_FLAGS, dir_fd=directory))
-        except FileNotFoundError:
-            return None
-        if is_whiteout(found.attributes) or self._is_marked_whiteout(directory, name, found):
-            found.close()
-            raise _missing()
-        return found
-
-    def _opened(self, layer: Layer, descriptor: int) -> _Found:
-        try:
-            attributes = attributes_of(descriptor)
-            handle = b""
-            if layer.filesystem.has_handles:
-                handle = syscalls.name_to_handle(descriptor)[0]
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return _Found(layer, handle, attributes, descriptor)
-
-    def _is_marked_whiteout(self, directory: int, name: bytes, found: _Found) -> bool:
-        """Whether a mark says that a name is no more (layers made where devices cannot be)."""
-        attributes, marks = found.attributes, self.stack.format
-        if attributes.size or not stat.S_ISREG(attributes.mode):
-            return False
-        if marks.read(marks.whiteout, directory, name) is None:
-            return False
-        return marks.opaqueness(directory) == b"x"
-
     def holder(self, directory: Inode, name: bytes) -> int:
         """A descriptor of the backing directory that has *name*; for no name, of the top layer."""
         if not name:
@@ -235,9 +113,9 @@ class LayeredTree(Tree):
         top = self.descriptor(directory)
         standing = standing_of(directory)
         try:
-            found = self._find_in(top, standing.layer, name)
+            found = self.finder.find_in(top, standing.layer, name)
             if found is None:
-                found, part = self._find_below(standing, name)
+                found, part = self.finder.find_below(standing, name)
                 found.close()
                 return self.descriptor(part.inode)
             found.close()
@@ -248,19 +126,12 @@ class LayeredTree(Tree):
     def shows_below(self, directory: Inode, name: bytes) -> bool:
         """Whether *name* would show if the topmost part of *directory* had it not."""
         try:
-            self._find_below(standing_of(directory), name)[0].close()
+            self.finder.find_below(standing_of(directory), name)[0].close()
         except FileNotFoundError:
             return False
         return True
 
-    def _find_below(self, standing: Standing, name: bytes) -> tuple[_Found, Part]:
-        for part in standing.below:
-            found = self._find_in(self.descriptor(part.inode), part.layer, name)
-            if found is not None:
-                return found, part
-        raise _missing()
-
-    def _key(self, found: _Found, parent: Inode, name: bytes) -> Key:
+    def _key(self, found: Found, parent: Inode, name: bytes) -> Key:
         attributes, layer = found.attributes, found.layer
         number = attributes.inode
         if (
@@ -308,7 +179,7 @@ class LayeredTree(Tree):
     # --- where it stands -----------------------------------------------------------------------
 
     def _place(
-        self, inode: Inode, parent: Inode, name: bytes, found: _Found, below: tuple[Part, ...]
+        self, inode: Inode, parent: Inode, name: bytes, found: Found, below: tuple[Part, ...]
     ) -> None:
         standing = Standing(parent, name, found.layer)
         attributes = found.attributes
@@ -341,7 +212,7 @@ class LayeredTree(Tree):
         for position, part in enumerate(below):
             directory = self.descriptor(part.inode)
             try:
-                found = self._find_in(directory, part.layer, name)
+                found = self.finder.find_in(directory, part.layer, name)
             except FileNotFoundError:
                 break
             if found is None:
@@ -562,7 +433,3 @@ def _told(inode: Inode, attributes: Attributes) -> Attributes:
 
 def _refuse_copying(_inode: Inode, _content: bool) -> None:
     raise OSError(errno.EROFS, os.strerror(errno.EROFS))
-
-
-def _missing() -> FileNotFoundError:
-    return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))

@@ -294,7 +294,7 @@ def begin(
     placement = Placement(compile_for(prepared, terms), tree)
     naming = None
     if isinstance(tree, LayeredTree):
-        tree.choose = placement.layer
+        tree.finder.choose = placement.layer
         naming = LayeredNaming(tree, Copier(tree, placement.require_copy_up))
     context = Context(
         tree,

@@ -1,0 +1,44 @@
+"""Where an inode stands in the layers, and which parts of them a directory consists of."""
+
+from __future__ import annotations
+
+from inopt.backing.inodes import Inode
+from inopt.layers.stack import Layer
+
+
+class Standing:
+    """Where an inode stands in the layers.
+
+    ``parent`` and ``name``: one of its names. ``layer``: the one whose file it is. ``below``: the
+    lower parts of a directory that is merged, topmost first. ``replaced``: it has been copied up
+    while the kernel read the lower file by itself, so the copy is another inode.
+    """
+
+    __slots__ = ("below", "layer", "name", "parent", "replaced")
+
+    def __init__(self, parent: Inode | None, name: bytes, layer: Layer) -> None:
+        self.parent = parent
+        self.name = name
+        self.layer = layer
+        self.below: tuple[Part, ...] = ()
+        self.replaced = False
+
+
+class Part:
+    """A directory of one layer below the topmost one that a directory of the tree consists of.
+
+    ``inode`` is in no table: it is what descriptors are kept by.
+    """
+
+    __slots__ = ("inode", "layer")
+
+    def __init__(self, inode: Inode, layer: Layer) -> None:
+        self.inode = inode
+        self.layer = layer
+
+
+def standing_of(inode: Inode) -> Standing:
+    """Where *inode* stands."""
+    standing = inode.layers
+    assert isinstance(standing, Standing)  # noqa: S101 - every inode of such a tree has one
+    return standing
