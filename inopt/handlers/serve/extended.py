@@ -83,8 +83,9 @@ def setxattr(context: Context, header: Header, body: bodies.Setxattr) -> bytes:
     tree = context.tree
     inode = tree.table.get(header.nodeid)
     _require_owner_for_acl(context, header, inode, body.name)
+    name = tree.stored(body.name)
     tree.prepare_change(inode)
-    path, name = tree.path(inode), tree.stored(body.name)
+    path = tree.path(inode)
     if body.setxattr_flags & uapi.SETXATTR_ACL_KILL_SGID:
         # The caller is not in the file's group: done as the caller, the bit goes.
         with acting_as(header.uid, header.gid):
