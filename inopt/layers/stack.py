@@ -172,7 +172,7 @@ class Stack:
                 _refuse(
                     "--upper",
                     path,
-                    f"its filesystem has no {what} ('{marks.prefix}*', O_TMPFILE)",
+                    f"its filesystem lacks {what} ('{marks.prefix}*', O_TMPFILE)",
                     "use a directory on ext4, xfs, btrfs or tmpfs",
                 )
             raise UsageError(
