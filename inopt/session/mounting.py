@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import resource
 import tempfile
@@ -15,12 +14,8 @@ import structlog
 import trio
 
 from inopt import syscalls
-from inopt.backing.attach import Attachments
-from inopt.backing.attached import AttachedInodes
 from inopt.backing.descriptors import SMALLEST_BUDGET
 from inopt.backing.examine import examine
-from inopt.backing.filesystems import has_number
-from inopt.backing.inodes import Inode
 from inopt.backing.locks import Locks
 from inopt.backing.tree import Tree
 from inopt.exceptions import UsageError
@@ -38,7 +33,7 @@ from inopt.layers.naming import LayeredNaming
 from inopt.layers.options import LayerOptions
 from inopt.layers.stack import Stack
 from inopt.layers.tree import LayeredTree
-from inopt.ops import Op, OpsMask
+from inopt.ops import Op
 from inopt.session import places
 from inopt.session.known import known_abilities
 from inopt.session.policing import (
@@ -50,6 +45,7 @@ from inopt.session.policing import (
     require_tier,
     watch_for,
 )
+from inopt.session.registering import attachments_for
 from inopt.session.session import Session
 from inopt.session.settings import DEFAULT_BUDGET, NO_SOURCE, Settings
 from inopt.wire import notifications, replies
@@ -266,34 +262,14 @@ def begin(
     require_tier(settings.policy, terms)
     os.write(device.descriptor, replies.message(unique, terms.reply))
     dialect = terms.dialect
-    attachments = Attachments()
-    if dialect.one_shot:
-        # Only which inodes bypass: each open registers by itself, when its reply is sent.
-        attachments = Attachments(lambda _inode, _file: 1, lambda _id: None, mixes=True)
-    elif terms.tier >= Tier.RW:
-
-        def register(inode: Inode, descriptor: int) -> int:
-            if dialect.same_numbers and not has_number(descriptor, inode.number):
-                raise OSError(errno.EXDEV, "reported by another inode number")
-            with tree.quiet(inode, descriptor) as file:
-                return dialect.register(device, file)
-
-        def attach(inode: Inode, descriptor: int, mask: OpsMask) -> int:
-            with tree.quiet(inode, descriptor) as file:
-                return dialect.register(device, file, mask)
-
-        def release(backing_id: int) -> None:
-            dialect.release(device, backing_id)
-
-        attached = AttachedInodes(tree, attach, release) if dialect.accepts else None
-        attachments = Attachments(register, release, attached=attached)
-        if settings.options.noatime and tree.has_handles:
-            tree.leave_access_times()
-    if isinstance(tree, LayeredTree):
-        tree.is_bound = lambda inode: bool(attachments.backing_id(inode))
+    attachments = attachments_for(tree, device, terms)
+    bypasses = terms.tier >= Tier.RW and not dialect.one_shot
+    if bypasses and settings.options.noatime and tree.has_handles:
+        tree.leave_access_times()
     placement = Placement(compile_for(prepared, terms), tree)
     naming = None
     if isinstance(tree, LayeredTree):
+        tree.is_bound = lambda inode: bool(attachments.backing_id(inode))
         tree.finder.choose = placement.layer
         naming = LayeredNaming(tree, Copier(tree, placement.require_copy_up))
     context = Context(
