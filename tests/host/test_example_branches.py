@@ -40,7 +40,7 @@ class Store:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(PROGRAM), "-C", str(self.path), *words]
         return subprocess.run(
-            command, capture_output=True, check=False, text=True, cwd="/", timeout=60
+            command, capture_output=True, check=False, text=True, cwd="/", timeout=120
         )
 
     def __call__(self, *words: str) -> str:
