@@ -19,6 +19,7 @@ from inopt.backing.inodes import Inode
 from inopt.backing.naming import Naming
 from inopt.backing.tree import attributes_of
 from inopt.layers.copying import Copier
+from inopt.layers.facts import copy_facts, copy_times
 from inopt.layers.format import beneath, is_whiteout, make_whiteout
 from inopt.layers.listing import MergedDirectory, has_entries
 from inopt.layers.stack import remove
@@ -120,8 +121,9 @@ class LayeredNaming(Naming):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
         if is_directory:
             self._require_empty(parent, name)
-            self._clear_whiteouts(upper, name)
         if not below:
+            if is_directory:
+                self._clear_whiteouts(upper, name)
             self._remove(upper, name, is_directory=is_directory)
             return
         victim = self.tree.probe(upper, name)
@@ -166,18 +168,24 @@ class LayeredNaming(Naming):
     def _clear_whiteouts(self, upper: int, name: bytes) -> None:
         """Have an upper directory empty of which the merged view is: whiteouts may be left in it.
 
-        First it is marked to hide what is below, so it shows nothing at any moment.
+        One like it, but empty and hiding what is below, takes its place in one step.
         """
-        directory = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=upper)
+        earlier = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=upper)
         try:
-            if not os.listdir(directory):
+            if not os.listdir(earlier):
                 return
-            if self._marks.opaqueness(directory) != b"y":
-                os.setxattr(beneath(directory), self._marks.opaque, b"y")
-            for left in os.listdir(directory):
-                remove(directory, os.fsencode(left))
+            empty = self._copier.temporary()
+            os.mkdir(empty, 0o700, dir_fd=self._work)
+            try:
+                attributes = attributes_of(earlier)
+                copy_facts(earlier, attributes, self._work, empty, lambda _name: True)
+                os.setxattr(beneath(self._work, empty), self._marks.opaque, b"y")
+                copy_times(attributes, self._work, empty)
+                syscalls.renameat2(self._work, empty, upper, name, _EXCHANGE)
+            finally:
+                remove(self._work, empty)
         finally:
-            os.close(directory)
+            os.close(earlier)
 
     # --- names that move -----------------------------------------------------------------------
 
