@@ -405,7 +405,8 @@ class LayeredTree(Tree):
             self.descriptors.held -= 1
             self.descriptors.retire(kept)
         self.descriptors.drop(inode.nodeid)
-        if handle and attributes.links:
+        # Nobody will notice when the copy of a replaced one loses its name: that is kept.
+        if handle and attributes.links and not standing.replaced:
             self.unpin(inode)
         if self.moved is not None:
             self.moved(inode)

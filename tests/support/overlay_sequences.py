@@ -18,15 +18,10 @@ from support.clients import Client, Clients, clients
 from support.layer_names import Step, settle
 from support.layer_operations import generate
 from support.mounting import in_place
+from support.overlay_excuses import excused, left_out, may_be_as_before, reads_only
 from support.overlay_stage import Stage, staged
 
 KINDS: Final = 12
-_READS: Final = frozenset({"read", "pread", "map_peek", "fstat", "end_of"})
-
-
-# By a descriptor of a lower file that has no name any more, the kernel's overlayfs copies it up to
-# where the name was, which is there again after the next mount: nobody is to do that.
-_OF_THE_NAMELESS: Final = frozenset({"fchmod", "fchown", "fset_times", "fsetxattr"})
 
 
 class DifferenceError(AssertionError):
@@ -37,6 +32,7 @@ class Person:
     """The same user in both mounts."""
 
     def __init__(self, name: str, people: Clients, paths: tuple[Path, Path], tier: str) -> None:
+        self._name = name
         self._tier = tier
         self._held: dict[str, bytes] = {}
         self._clients: list[Client] = [people.get(name), people.get(name + "2")]
@@ -59,9 +55,9 @@ class Person:
             raise DifferenceError(f"kernel {kernel!r}, ours {ours!r}")
         return kernel
 
-    def spared(self, operation: str, arguments: tuple[Any, ...]) -> bool:
-        """Whether it is about a file without a name: see test_overlay_nameless."""
-        return operation in _OF_THE_NAMELESS and self._nameless(arguments[0])
+    def leaves_out(self, operation: str, arguments: tuple[Any, ...]) -> bool:
+        """Whether it is none that can be compared."""
+        return left_out(self._name, operation, arguments, self._nameless)
 
     def _nameless(self, slot: str) -> bool:
         return self._clients[0].call("nameless", slot) is True
@@ -69,7 +65,7 @@ class Person:
     def _note_opened(self, slot: str, flags: int) -> None:
         """What a file opened for reading holds at that moment."""
         self._held.pop(slot, None)
-        if flags & (os.O_ACCMODE | os.O_PATH | os.O_DIRECTORY) == os.O_RDONLY:
+        if reads_only(flags):
             status = self._clients[1].call("fstat", slot)
             if isinstance(status, dict) and stat.S_ISREG(status["mode"]):
                 data = self._clients[1].call("pread", slot, 1 << 20, 0)
@@ -77,22 +73,13 @@ class Person:
                     self._held[slot] = data
 
     def _excused(self, operation: str, arguments: tuple[Any, ...], kernel: Any, ours: Any) -> bool:
-        """The one documented difference: see docs/overlay.md.
-
-        A lower file that is being read by bypass is read on as it was, and a mapping made by a
-        descriptor of before a copy-up may show either; on the kernel's it shows what was.
-        """
-        if operation not in _READS or arguments[0] not in self._held:
+        if excused(operation, kernel, ours, self._tier):
+            return True
+        held = self._held.get(arguments[0]) if arguments else None
+        if held is None:
             return False
-        held = self._held[arguments[0]]
-        if operation == "map_peek":
-            return ours in (held, self._clients[1].call("pread", arguments[0], 1 << 20, 0))
-        if self._tier == "none" or not isinstance(ours, bytes) or not isinstance(kernel, bytes):
-            return False
-        # Where a read(2) begins, only the kernel knows; a pread(2) says it.
-        if operation == "read":
-            return ours in held
-        return ours == held[arguments[2] :][: arguments[1]]
+        now = self._clients[1].call("pread", arguments[0], 1 << 20, 0)
+        return may_be_as_before(operation, arguments, ours, held, now, self._tier)
 
     def leave(self) -> None:
         """Hold nothing."""
@@ -112,7 +99,7 @@ def perform(stage: Stage, people: Clients, kind: int, groups: list[list[Step]]) 
             step for group in groups for step in settle(group, stage.seen(top)[0])
         ):
             said = f"{who}.{operation}({', '.join(map(_short, arguments))})"
-            if persons[who].spared(operation, arguments):
+            if persons[who].leaves_out(operation, arguments):
                 continue
             try:
                 told.append(f"{said} → {_short(persons[who].both(operation, *arguments))}")

@@ -16,6 +16,7 @@ from typing import Final
 
 from support.layer_snapshots import Tree, apart, shown, stored
 from support.layer_trees import NAMES, fill
+from support.overlay_excuses import level_mode
 from support.overlays import (
     Layers,
     OverlayMount,
@@ -51,10 +52,18 @@ class Stage:
     def differences(self, top: str) -> list[str]:
         """What both show, and what both have stored, of one subtree."""
         one, other = (shown(path) for path in self.seen(top))
-        self.used[top] = one, other
+        self.used[top] = dict(one), dict(other)
+        self._excuse(one, other)
         found = [f"shown: {line}" for line in apart(one, other, (KERNEL, OURS))]
         mine, theirs = (_stored_below(layers, top) for layers in (self.kernel, self.ours))
+        self._excuse(mine, theirs)
         return found + [f"stored: {line}" for line in apart(mine, theirs, (KERNEL, OURS))]
+
+    def _excuse(self, kernel: Tree, ours: Tree) -> None:
+        if self.tier != "none":
+            for path in kernel.keys() & ours.keys():
+                mode = level_mode(kernel[path]["mode"], ours[path]["mode"])
+                ours[path] = {**ours[path], "mode": mode}
 
 
 def _stored_below(layers: Layers, top: str) -> Tree:
