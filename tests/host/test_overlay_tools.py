@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from support.archives import apply_archive
 from support.kernel_layers import Layers, unlike, view
+from support.layer_changes import expected_changes, told_changes
 from support.snapshot import one_to_one
 
 from inopt.cli.main import inopt as command
@@ -88,51 +89,5 @@ def test_diff_tells_all_differences_and_no_other(layers: Layers) -> None:
         before = view(tree)
     with layers.mounted() as merged:
         after = view(merged)
-    found = {
-        (change["path"], change["kind"], tuple(change.get("fields", ())))
-        for change in answer["changes"]
-    }
-    assert len(found) == len(answer["changes"])
-    assert found == expected_changes(before, after)
+    assert told_changes(answer) == expected_changes(before, after)
     assert answer["exact"]
-
-
-def expected_changes(
-    before: dict[bytes, dict[str, Any]], after: dict[bytes, dict[str, Any]]
-) -> set[tuple[str, str, tuple[str, ...]]]:
-    expected: set[tuple[str, str, tuple[str, ...]]] = set()
-    for path in before.keys() | after.keys():
-        name = path.decode("utf-8", "surrogateescape")
-        old, new = before.get(path), after.get(path)
-        if old is None:
-            expected.add((name, "added", ()))
-        elif new is None:
-            above = after.get(path.rpartition(b"/")[0] or b".")
-            was = before[path.rpartition(b"/")[0] or b"."]
-            if above is not None and stat.S_ISDIR(above["mode"]) and stat.S_ISDIR(was["mode"]):
-                expected.add((name, "removed", ()))
-        elif stat.S_IFMT(old["mode"]) != stat.S_IFMT(new["mode"]):
-            expected.add((name, "replaced", ()))
-        else:
-            fields = changed_fields(old, new)
-            if fields:
-                kind = "modified" if fields[0] == "contents" else "metadata"
-                expected.add((name, kind, fields))
-    return expected
-
-
-def changed_fields(old: dict[str, Any], new: dict[str, Any]) -> tuple[str, ...]:
-    """In the order in which diff tells them."""
-    is_directory = stat.S_ISDIR(old["mode"])
-    keys = {
-        "contents": ("bytes", "target", "rdev"),
-        "mode": ("mode",),
-        "owner": ("uid", "gid"),
-        "mtime": () if is_directory else ("mtime",),
-        "xattrs": ("xattrs",),
-    }
-    return tuple(
-        field
-        for field, compared in keys.items()
-        if any(old.get(key) != new.get(key) for key in compared)
-    )
