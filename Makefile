@@ -46,10 +46,11 @@ types: setup
 	$(BIN)/mypy
 
 bench: setup
-	@sh .ci/install-packages bindfs fio fuse-overlayfs fuse3 gcc libfuse3-dev mergerfs pkg-config \
+	@sh .ci/install-packages bindfs fio fuse-overlayfs fuse3 gcc git libfuse3-dev mergerfs pkg-config \
 	    python3-dev
 	$(BIN)/python tests/bench/run.py --json bench.json
 	$(BIN)/python tests/bench/handlers.py
+	$(BIN)/python tests/bench/overlay.py --json bench-overlay.json --svg docs/bench-overlay.svg
 
 bench-lab: setup
 	@sh .ci/install-packages e2fsprogs findutils gcc git
@@ -57,4 +58,4 @@ bench-lab: setup
 	    --svg docs/bench-lab.svg
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis bench.json bench-lab.json
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis bench.json bench-lab.json bench-overlay.json

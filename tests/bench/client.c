@@ -2,12 +2,17 @@
  *
  *   client stat   ROOT LIST   lstat each name of the file LIST
  *   client open   ROOT LIST   open, read and close each (after an untimed lstat of each)
+ *   client append ROOT LIST   open each for writing, append a byte, close
  *   client create ROOT COUNT  create, close and unlink COUNT files in ROOT/created
+ *   client sequential ROOT NAME  read the file in blocks of 1 MiB, PASSES times
+ *   client random     ROOT NAME  read blocks of 4 KiB of it, anywhere
  *   client walk   ROOT -      readdir and lstat everything below ROOT/many, without xattrs
  *
- * Prints the number of operations and the seconds they took. Any failing call ends it.
+ * Prints the number of operations and the seconds they took; of reads, the bytes. Any failing call ends it.
  */
 #define _GNU_SOURCE
+#define PASSES 8
+#define BLOCKS 50000
 #include <dirent.h>
 #include <err.h>
 #include <fcntl.h>
@@ -67,6 +72,46 @@ static void open_all(char **names, long count)
 	}
 }
 
+static long read_through(int file)
+{
+	long total = 0;
+	ssize_t got;
+	for (off_t at = 0; (got = pread(file, content, sizeof content, at)) > 0; at += got)
+		total += got;
+	if (got < 0)
+		err(1, "read");
+	return total;
+}
+
+static long read_file(const char *name, int at_random, double *start)
+{
+	int file = open(name, O_RDONLY);
+	if (file < 0)
+		err(1, "open %s", name);
+	long blocks = read_through(file) / 4096, total = 0; /* not timed: now it is cached */
+	if (blocks < 1)
+		errx(1, "%s is too small", name);
+	*start = now();
+	if (!at_random)
+		for (int pass = 0; pass < PASSES; pass++)
+			total += read_through(file);
+	else
+		for (long i = 0; i < BLOCKS; i++, total += 4096)
+			if (pread(file, content, 4096, random() % blocks * 4096) != 4096)
+				err(1, "read %s", name);
+	return total;
+}
+
+static void append_all(char **names, long count)
+{
+	for (long i = 0; i < count; i++) {
+		int file = open(names[i], O_WRONLY | O_APPEND);
+		if (file < 0 || write(file, "x", 1) != 1)
+			err(1, "append to %s", names[i]);
+		close(file);
+	}
+}
+
 static void create_all(long count)
 {
 	char name[64];
@@ -110,10 +155,10 @@ static long walk(int parent, const char *name)
 int main(int argc, char **argv)
 {
 	if (argc != 4)
-		errx(2, "usage: client stat|open|create|walk ROOT LIST|COUNT|-");
+		errx(2, "usage: client MODE ROOT LIST|COUNT|NAME|-");
 	const char *mode = argv[1];
 	long count = 0;
-	int listed = !strcmp(mode, "stat") || !strcmp(mode, "open");
+	int listed = !strcmp(mode, "stat") || !strcmp(mode, "open") || !strcmp(mode, "append");
 	char **names = listed ? read_names(argv[3], &count) : NULL;
 	if (chdir(argv[2]))
 		err(1, "%s", argv[2]);
@@ -124,6 +169,10 @@ int main(int argc, char **argv)
 		stat_all(names, count);
 	else if (!strcmp(mode, "open"))
 		open_all(names, count);
+	else if (!strcmp(mode, "sequential") || !strcmp(mode, "random"))
+		count = read_file(argv[3], !strcmp(mode, "random"), &start);
+	else if (!strcmp(mode, "append"))
+		append_all(names, count);
 	else if (!strcmp(mode, "create"))
 		create_all(count = atol(argv[3]));
 	else if (!strcmp(mode, "walk"))

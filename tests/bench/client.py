@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 import time
 
@@ -22,6 +23,33 @@ def open_all(names: list[bytes]) -> int:
     for name in names:
         file = os.open(name, os.O_RDONLY)
         os.read(file, 1 << 20)
+        os.close(file)
+    return len(names)
+
+
+def read_through(file: int) -> int:
+    total = 0
+    while block := os.pread(file, 1 << 20, total):
+        total += len(block)
+    return total
+
+
+def read_file(name: str, at_random: bool) -> tuple[int, float]:
+    """The bytes that were read, and when that began: what is read first is not timed."""
+    file = os.open(name, os.O_RDONLY)
+    blocks = read_through(file) // 4096
+    start = time.monotonic()
+    if not at_random:
+        return sum(read_through(file) for _ in range(8)), start
+    for _ in range(50_000):
+        os.pread(file, 4096, random.randrange(blocks) * 4096)
+    return 50_000 * 4096, start
+
+
+def append_all(names: list[bytes]) -> int:
+    for name in names:
+        file = os.open(name, os.O_WRONLY | os.O_APPEND)
+        os.write(file, b"x")
         os.close(file)
     return len(names)
 
@@ -47,7 +75,7 @@ def walk(directory: str) -> int:
 
 def main() -> None:
     mode, root, argument = sys.argv[1:]
-    names = read_names(argument) if mode in ("stat", "open") else []
+    names = read_names(argument) if mode in ("stat", "open", "append") else []
     os.chdir(root)
     if mode == "open":
         stat_all(names)
@@ -56,6 +84,10 @@ def main() -> None:
         count = stat_all(names)
     elif mode == "open":
         count = open_all(names)
+    elif mode in ("sequential", "random"):
+        count, start = read_file(argument, mode == "random")
+    elif mode == "append":
+        count = append_all(names)
     elif mode == "create":
         count = create_all(int(argument))
     else:

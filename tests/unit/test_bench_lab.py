@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-from bench.lab.picture import draw
+from bench.lab.picture import Words, draw
 from bench.lab.verdicts import BARE, BARE_FEW, WANTED, judge, relative
 
 BENCH = Path(__file__).parent.parent / "bench" / "inode_tier.py"
@@ -52,7 +52,9 @@ def test_the_picture_has_a_bar_of_the_right_length_for_each_tier() -> None:
         "stat": {"inode": 0.8, "rw": 0.4, "none": 0.2},
         "find": {"inode": 2.0, "rw": 0.001, "none": 0.5},
     }
-    picture = draw(speeds, {"stat": "a < b", "find": "find"}, {"stat": 0.6}, "4 files & more")
+    words = Words("bare tree = 1", "goal", {tier: f"tier {tier}" for tier in speeds["stat"]})
+    titles = {"stat": "a < b", "find": "find"}
+    picture = draw(speeds, titles, {"stat": 0.6}, "4 files & more", words)
     root = ET.fromstring(picture)  # noqa: S314, it is our own
     bars = [rect for rect in root.iter(f"{SVG}rect") if rect.get("height") == "16"]
     assert len(bars) == 6

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.lab.picture import draw, number_of
+from bench.lab.picture import Words, draw, number_of
 from bench.lab.verdicts import REFERENCE, SHARE, WANTED, Speeds, judge, relative
 from bench.lab.workloads import WORKLOADS
 from bench.measure import report
@@ -147,7 +147,10 @@ def main() -> int:
         f" Linux {answer['kernel']}, {answer['processor']}"
     )
     if options.svg:
-        Path(options.svg).write_text(draw(speeds, titles, WANTED, caption), encoding="utf-8")
+        names = {tier: f"tier {tier}" for tier in REFERENCE}
+        words = Words("bare tree = 1", "goal of tier inode", names)
+        picture = draw(speeds, titles, WANTED, caption, words)
+        Path(options.svg).write_text(picture, encoding="utf-8")
     if options.json:
         facts = {
             "filesystem": options.fs,

@@ -30,12 +30,13 @@ def idle_ticks(scratch: Scratch, placement: Placement) -> float:
         run([*scratch.client, "stat", str(root), str(scratch.opened)])
         pid = facts_of_inopt(root)["pid"]
         time.sleep(1)  # what happens once after the last request is not idleness
-        before = _ticks(pid)
+        before = processor_ticks(pid)
         time.sleep(scratch.sizes.idle_seconds)
-        return float(_ticks(pid) - before)
+        return float(processor_ticks(pid) - before)
 
 
-def _ticks(pid: int) -> int:
+def processor_ticks(pid: int) -> int:
+    """Clock ticks of processor time that a process has used."""
     # After the name in parentheses: field 3 is the state, 14 and 15 are utime and stime (proc(5)).
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
