@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,9 +88,10 @@ class Scratch:
 
 
 def _make_data(path: Path, mebibytes: int) -> None:
+    block = os.urandom(1 << 20)
     with path.open("wb") as file:
         for _ in range(mebibytes):
-            file.write(random.randbytes(1 << 20))
+            file.write(block)
 
 
 def _make_project(top: Path, sources: int) -> None:
