@@ -11,10 +11,11 @@ class Standing:
 
     ``parent`` and ``name``: one of its names. ``layer``: the one whose file it is. ``below``: the
     lower parts of a directory that is merged, topmost first. ``replaced``: it has been copied up
-    while the kernel read the lower file by itself, so the copy is another inode.
+    while the kernel read the lower file by itself, so the copy is another inode. ``has_twin``: it
+    is such a copy.
     """
 
-    __slots__ = ("below", "layer", "name", "parent", "replaced")
+    __slots__ = ("below", "has_twin", "layer", "name", "parent", "replaced")
 
     def __init__(self, parent: Inode | None, name: bytes, layer: Layer) -> None:
         self.parent = parent
@@ -22,6 +23,7 @@ class Standing:
         self.layer = layer
         self.below: tuple[Part, ...] = ()
         self.replaced = False
+        self.has_twin = False
 
 
 class Part:

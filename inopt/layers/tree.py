@@ -201,6 +201,7 @@ class LayeredTree(Tree):
         handle, earlier = self._numbers.get(self.key_in(found.layer, attributes), (b"", 0))
         if handle and handle == found.handle:
             number = earlier
+            standing.has_twin = True
         if number > 0:
             inode.number = number
         inode.layers = standing

@@ -184,8 +184,12 @@ class Context:
         the policy answers differently from caller to caller, or from moment to moment.
         """
         standing = inode.layers
-        if standing is not None and standing.replaced:
-            return self.unsure_validity  # the copy is another inode, and changes without this one
+        if standing is not None:
+            # A copy and what it was made of are two inodes, and each changes without the other.
+            if standing.replaced:
+                return self.unsure_validity
+            if standing.has_twin:
+                return self.name_validities[0]
         if self.is_long and inode.io is not None:
             return self.open_validity
         watch = self.tree.watch
