@@ -111,16 +111,19 @@ class Leader:
     def watch(self) -> None:
         """Called again and again: take the reading back if nothing is served any more."""
         if self.leads and self.worker.served == self._served_before:
-            self._give_back(0)
+            self._give_back()
         self._served_before = self.worker.served
 
-    def _give_back(self, received: int) -> None:
+    def _give_back(self) -> None:
         with self._lock:
-            if not self.leads:
-                return
-            self.leads = False
-            os.set_blocking(self._descriptor, True)
-            self._given = received
+            if self.leads:
+                self._return(0)
+
+    def _return(self, received: int) -> None:
+        """Give the reading back, with a request of so many bytes in the buffer; under the lock."""
+        self.leads = False
+        os.set_blocking(self._descriptor, True)
+        self._given = received
         self._returned.set()
 
     # --- in the trio thread --------------------------------------------------------------------
@@ -143,12 +146,12 @@ class Leader:
                 while await self._read_and_serve(scope):
                     pass
         except BaseException:  # cancelled, at the end of the session
-            self._stop_reading(0)
+            self._stop_reading()
             raise
 
-    def _stop_reading(self, received: int) -> None:
+    def _stop_reading(self) -> None:
         self._has_task = False
-        self._give_back(received)
+        self._give_back()
 
     async def _read_and_serve(self, scope: trio.CancelScope) -> bool:
         """Serve until there is nothing left, or wait for more; False if this task is to end."""
@@ -158,10 +161,7 @@ class Leader:
                 await trio.lowlevel.wait_readable(self._descriptor)
                 return True
             if received == _ENDED:
-                self._stop_reading(0)
-                return False
-            if int.from_bytes(self.buffer[4:8], "little") not in self.opcodes:
-                self._stop_reading(received)
+                self._stop_reading()
                 return False
             self.worker.serve(self.buffer, received)
             job, self._job = self._job, None
@@ -171,14 +171,20 @@ class Leader:
         return True
 
     def _read(self) -> int:
-        # Under the lock, so that nobody makes the descriptor a blocking one meanwhile.
+        # Under the lock, so that nobody makes the descriptor a blocking one meanwhile; and a
+        # request that is not for here is passed on before the watch can take the reading back
+        # without it.
         with self._lock:
             if not self.leads:
                 return _ENDED
             try:
-                return os.readv(self._descriptor, [self.buffer])
+                received = os.readv(self._descriptor, [self.buffer])
             except OSError as error:
                 return _NOTHING if error.errno in WITHDRAWN else _ENDED
+            if received and int.from_bytes(self.buffer[4:8], "little") not in self.opcodes:
+                self._return(received)
+                return _ENDED
+            return received
 
     async def _finish(self, job: Job, scope: trio.CancelScope) -> bool:
         """Run a handler in this task; whether it had to wait, so that another one reads now."""

@@ -100,6 +100,44 @@ async def test_what_is_for_others_is_passed_back(source: Path) -> None:
     assert (source / "file").read_bytes() == b"x" * 50
 
 
+class _Meddling:
+    """A lock; whenever the trio thread lets it go, the watch has its turn, twice."""
+
+    def __init__(self, leader: Leader) -> None:
+        self._lock = threading.Lock()
+        self._leader = leader
+        self._trio = threading.get_ident()
+        self._meddles = False
+        self.often = 0
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        if threading.get_ident() == self._trio and not self._meddles:
+            self._meddles = True  # the watch takes the lock, too
+            self._leader.watch()
+            self._leader.watch()
+            self._meddles = False
+            self.often += 1
+
+
+async def test_no_request_is_lost_when_the_watch_comes_between(source: Path) -> None:
+    async with fake_mount(Notes(), source=source, policy=_HANDLED) as kernel:
+        leader = leader_of(kernel)
+        entry = await kernel.lookup(1, b"file")
+        opened = await kernel.open(entry.nodeid, 2)
+        meddling = _Meddling(leader)
+        leader._lock = meddling  # type: ignore[assignment]
+        with trio.fail_after(20):
+            for number in range(50):
+                await kernel.getattr(entry.nodeid)
+                assert await kernel.write(opened.handle, number, b"x", nodeid=entry.nodeid) == 1
+        assert meddling.often > 10
+        await kernel.release(opened.handle, nodeid=entry.nodeid)
+
+
 async def test_handlers_that_wait_do_not_hold_up_each_other(source: Path) -> None:
     notes = Notes()
     async with fake_mount(notes, source=source, policy=_HANDLED) as kernel:
