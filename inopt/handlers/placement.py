@@ -16,8 +16,9 @@ import structlog
 
 from inopt.backing.attached import attached_to
 from inopt.backing.filesystems import ignores_case, may_mark_directories
+from inopt.backing.identity import attributes_of
 from inopt.backing.inodes import Inode
-from inopt.backing.tree import Tree, attributes_of
+from inopt.backing.tree import Tree
 from inopt.handlers.failures import DeniedError, fail
 from inopt.ops import Op, OpsMask
 from inopt.policy.callers import Caller

@@ -16,8 +16,8 @@ from threading import Lock
 from typing import Final
 
 from inopt import syscalls
+from inopt.backing.identity import HANDLE_FLAGS, attributes_of
 from inopt.backing.inodes import Inode
-from inopt.backing.tree import HANDLE_FLAGS, attributes_of
 from inopt.layers.contents import copy_contents
 from inopt.layers.facts import copy_facts, copy_times
 from inopt.layers.format import beneath, encode_origin

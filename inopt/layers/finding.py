@@ -8,8 +8,8 @@ import stat
 from collections.abc import Callable
 
 from inopt import syscalls
+from inopt.backing.identity import HANDLE_FLAGS, attributes_of, identify
 from inopt.backing.inodes import Inode
-from inopt.backing.tree import HANDLE_FLAGS, attributes_of, identify
 from inopt.layers.format import is_whiteout
 from inopt.layers.stack import Layer, Stack
 from inopt.layers.standing import Part, Standing, standing_of

@@ -9,8 +9,9 @@ from contextlib import suppress
 from typing import Final
 
 from inopt.backing.files import DirectoryEntry, OpenDirectory, read_entries
+from inopt.backing.identity import attributes_of
 from inopt.backing.inodes import Inode
-from inopt.backing.tree import Tree, attributes_of
+from inopt.backing.tree import Tree
 from inopt.layers.format import Format, is_whiteout, origin_number
 from inopt.layers.standing import standing_of
 from inopt.layers.tree import LayeredTree

@@ -15,9 +15,9 @@ from typing import Final, NoReturn, TypeVar
 
 from inopt import syscalls
 from inopt.backing.files import OpenDirectory
+from inopt.backing.identity import attributes_of
 from inopt.backing.inodes import Inode
 from inopt.backing.naming import Naming
-from inopt.backing.tree import attributes_of
 from inopt.layers.copying import Copier
 from inopt.layers.facts import copy_facts, copy_times
 from inopt.layers.format import beneath, is_whiteout, make_whiteout

@@ -18,8 +18,9 @@ from typing import Final, NoReturn
 import structlog
 
 from inopt import syscalls
+from inopt.backing.identity import attributes_of
 from inopt.backing.inodes import FOREIGN, Inode, Key
-from inopt.backing.tree import Tree, attributes_of
+from inopt.backing.tree import Tree
 from inopt.layers.finding import Finder, Found
 from inopt.layers.format import origin_number
 from inopt.layers.stack import Layer, Stack

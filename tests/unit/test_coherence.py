@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from support.notifications import Kernel, Message
 
+from inopt.backing import identity
 from inopt.backing import tree as trees
 from inopt.backing.attach import Attachments
 from inopt.backing.inodes import Inode
@@ -305,7 +306,7 @@ def test_attributes_are_not_older_than_the_watch(
 ) -> None:
     """A change between reading attributes and knowing the inode goes past the watch."""
     source = Path(os.readlink(f"/proc/self/fd/{mounted.tree.root.descriptor}"))
-    read = trees.attributes_of
+    read = identity.attributes_of
     changed: list[str] = []
 
     def then_changed(descriptor: int, name: bytes = b"") -> Attributes:
@@ -315,7 +316,8 @@ def test_attributes_are_not_older_than_the_watch(
             (source / "file").chmod(0o611)
         return attributes
 
-    monkeypatch.setattr(trees, "attributes_of", then_changed)
+    for module in (identity, trees):
+        monkeypatch.setattr(module, "attributes_of", then_changed)
     _, attributes = mounted.tree.resolve(mounted.tree.root, b"file")
     assert attributes.mode & 0o777 == 0o611
     changed.clear()
@@ -334,7 +336,7 @@ def test_a_name_given_to_another_while_it_is_looked_at(
     mounted: Mounted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = Path(os.readlink(f"/proc/self/fd/{mounted.tree.root.descriptor}"))
-    read = trees.attributes_of
+    read = identity.attributes_of
     changed: list[Path] = []
 
     def then_replaced(descriptor: int, name: bytes = b"") -> Attributes:
@@ -344,7 +346,8 @@ def test_a_name_given_to_another_while_it_is_looked_at(
         return attributes
 
     number = (source / "other").stat().st_ino
-    monkeypatch.setattr(trees, "attributes_of", then_replaced)
+    for module in (identity, trees):
+        monkeypatch.setattr(module, "attributes_of", then_replaced)
     inode, attributes = mounted.tree.resolve(mounted.tree.root, b"file")
     assert (inode.number, attributes.inode) == (number, number)
     assert inode.lookups == 1

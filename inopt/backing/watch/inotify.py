@@ -20,8 +20,9 @@ from threading import Lock
 from typing import Final
 
 from inopt.backing.filesystems import Filesystem
+from inopt.backing.identity import attributes_of, key_of
 from inopt.backing.inodes import Inode
-from inopt.backing.tree import Tree, attributes_of, key_of
+from inopt.backing.tree import Tree
 from inopt.backing.watch import calls
 from inopt.backing.watch.changes import ATTRIBUTES, NAME, Changes
 from inopt.wire.attributes import Attributes

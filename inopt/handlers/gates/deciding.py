@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeAlias
 
+from inopt.backing.identity import attributes_of
 from inopt.backing.inodes import Inode
-from inopt.backing.tree import attributes_of
 from inopt.handlers.failures import DeniedError
 from inopt.handlers.serve import Context, Serve
 from inopt.ops import Op

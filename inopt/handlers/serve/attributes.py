@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from inopt import syscalls
 from inopt.backing.caller import acting_as, groups_of
+from inopt.backing.identity import attributes_of
 from inopt.backing.inodes import Inode
-from inopt.backing.tree import attributes_of
 from inopt.handlers.serve.context import Context
 from inopt.handlers.serve.data import truncate
 from inopt.wire import bodies, replies, uapi

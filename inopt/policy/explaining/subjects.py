@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 
 import msgspec
 
-from inopt.backing.tree import attributes_of
+from inopt.backing.identity import attributes_of
 from inopt.policy.compiled import CompiledPolicy, Position
 from inopt.policy.facts import ReadXattr
 from inopt.policy.paths.match import State
