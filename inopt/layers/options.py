@@ -22,6 +22,7 @@ _ONLY: Final = {
     "uuid": ("off", "null", "auto"),
     "verity": ("off",),
 }
+_DATA_ONLY: Final = "datadir+"
 _KEYS: Final = ("lowerdir", "upperdir", "workdir")
 FLAGS: Final = ("userxattr", "volatile")
 TEMPORARY: Final = "temporary"
@@ -42,6 +43,11 @@ class LayerOptions(msgspec.Struct, frozen=True, kw_only=True):
     user_marks: bool = False
     volatile: bool = False
     temporary: bool = False
+
+    @property
+    def top(self) -> tuple[str, str]:
+        """How the topmost layer is called on a command line, and its path."""
+        return ("--lower", self.lower[0]) if self.upper is None else ("--upper", self.upper)
 
 
 def split_lowers(text: str | None) -> list[str]:
@@ -65,7 +71,7 @@ def split_lowers(text: str | None) -> list[str]:
 def is_layer_option(option: str) -> bool:
     """Whether an option of ``-o`` is about layers."""
     key = option.partition("=")[0]
-    return key in _KEYS or key in _ONLY or key in FLAGS or key == "lowerdir+"
+    return key in _KEYS or key in _ONLY or key in FLAGS or key in ("lowerdir+", _DATA_ONLY)
 
 
 class Wanted:
@@ -88,6 +94,8 @@ class Wanted:
                     f"-o {option}: inopt does not do this: leave it out, or use "
                     f"{key}={_ONLY[key][0]}"
                 )
+        elif key == _DATA_ONLY:
+            _refuse(f"-o {option}", "inopt does not read data-only layers", "leave it out")
         elif not value:
             _refuse(f"-o {option}", "names no directory", "write " + key + "=DIRECTORY")
         elif key == "lowerdir":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 from contextlib import suppress
 from typing import Final, NoReturn
@@ -13,7 +14,7 @@ import structlog
 
 from inopt import syscalls
 from inopt.backing.filesystems import Filesystem, mount_descriptor
-from inopt.backing.tree import attributes_of
+from inopt.backing.identity import attributes_of
 from inopt.exceptions import UsageError
 from inopt.layers.format import Format, filesystem_uuid, is_whiteout
 from inopt.layers.options import LayerOptions
@@ -22,6 +23,7 @@ from inopt.wire.replies import Attributes
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 _PROBE: Final = b"#inopt"
 
 
@@ -68,7 +70,8 @@ class Stack:
         self.has_upper = options.upper is not None
         # Of the directory in which what is made takes shape before it shows; -1: there is none.
         self.work = -1
-        self._holds_work = -1
+        # Of directories that no other mount may use meanwhile.
+        self._held: list[int] = []
         try:
             self._open(options)
         except BaseException:
@@ -82,18 +85,19 @@ class Stack:
 
     def close(self) -> None:
         """Close what belongs to no tree; roots and filesystems are closed by it."""
-        for descriptor in (self.work, self._holds_work):
+        for descriptor in (self.work, *self._held):
             if descriptor >= 0:
                 os.close(descriptor)
-        self.work = self._holds_work = -1
+        self.work = -1
+        self._held.clear()
 
     def _open(self, options: LayerOptions) -> None:
         named = [("--lower", path) for path in options.lower]
         if options.upper is not None:
             named.insert(0, ("--upper", options.upper))
-        real = [(what, path, _directory(what, path)) for what, path in named]
+        real = [(what, path, layer_directory(what, path)) for what, path in named]
         if options.work is not None:
-            work = _directory("--work", options.work)
+            work = layer_directory("--work", options.work)
             _require_apart([*real, ("--work", options.work, work)])
             self._open_upper(real.pop(0), options.work, work)
         else:
@@ -122,6 +126,7 @@ class Stack:
             _refuse("--work", work_path, f"not on the mount of --upper {path}", "put it there")
         try:
             self.layers.append(Layer(path, root, is_upper=True))
+            self._held.append(_take("--upper", path, root))
             if os.statvfs(root).f_flag & os.ST_RDONLY:
                 _refuse("--upper", path, "mounted read-only", "remount it writable")
             self._take_work(work_path, holder)
@@ -130,14 +135,7 @@ class Stack:
         self._require_features(path)
 
     def _take_work(self, path: str, holder: int) -> None:
-        self._holds_work = os.open(".", _DIRECTORY, dir_fd=holder)
-        try:
-            fcntl.flock(self._holds_work, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _refuse("--work", path, "in use by another mount", "unmount that, or use another one")
-        kernels = _overlay_using(holder)
-        if kernels is not None:
-            _refuse("--work", path, f"in use by the overlay at {kernels}", "unmount that")
+        self._held.append(_take("--work", path, holder))
         foreign = set(os.listdir(holder)) - {"work", "index", "incompat"}
         if foreign:
             _refuse("--work", path, f"not empty: it has '{min(foreign)}'", "name an empty one")
@@ -216,8 +214,8 @@ def remove(directory: int, name: bytes) -> None:
         os.rmdir(name, dir_fd=directory)
 
 
-def _directory(what: str, path: str) -> str:
-    """The real path of a directory. Raises `UsageError`."""
+def layer_directory(what: str, path: str) -> str:
+    """The real path of a directory that *what* names. Raises `UsageError`."""
     real = os.path.realpath(path)
     try:
         status = os.stat(real)
@@ -282,8 +280,25 @@ def _entries(directory: int, name: str) -> list[str]:
         os.close(below)
 
 
-def _overlay_using(work: int) -> str | None:
-    """Where the kernel has an overlay mounted that uses this work directory."""
+def _take(what: str, path: str, directory: int) -> int:
+    """A descriptor that keeps other mounts from using a directory. Raises `UsageError`."""
+    held = os.open(".", _DIRECTORY, dir_fd=directory)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _refuse(what, path, "in use by another mount", "unmount that, or use another one")
+        kernels = _overlay_using(held)
+        if kernels is not None:
+            _refuse(what, path, f"in use by the overlay at {kernels}", "unmount that")
+    except BaseException:
+        os.close(held)
+        raise
+    return held
+
+
+def _overlay_using(directory: int) -> str | None:
+    """Where the kernel has an overlay mounted that writes to this directory."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
             head, _, tail = line.partition(" - ")
@@ -291,11 +306,16 @@ def _overlay_using(work: int) -> str | None:
                 continue
             for option in tail.split(" ")[2].rstrip("\n").split(","):
                 key, _, value = option.partition("=")
-                if key == "workdir":
+                if key in ("upperdir", "workdir"):
                     with suppress(OSError):
-                        if os.path.samestat(os.stat(value), os.fstat(work)):
-                            return head.split(" ")[4]
+                        if os.path.samestat(os.stat(_unescaped(value)), os.fstat(directory)):
+                            return _unescaped(head.split(" ")[4])
     return None
+
+
+def _unescaped(text: str) -> str:
+    r"""A name in mountinfo (proc(5)), where a space is ``\040``."""
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 8)), text)
 
 
 def _refuse(what: str, path: str, reason: str, way_out: str) -> NoReturn:

@@ -31,7 +31,7 @@ from inopt.kernel.probe import read_init
 from inopt.layers.copying import Copier
 from inopt.layers.naming import LayeredNaming
 from inopt.layers.options import LayerOptions
-from inopt.layers.stack import Stack
+from inopt.layers.stack import Stack, layer_directory
 from inopt.layers.tree import LayeredTree
 from inopt.ops import Op
 from inopt.session import places
@@ -162,6 +162,8 @@ def _source_of(settings: Settings, prepared: Prepared, places_made: ExitStack) -
                 f"source '{settings.source}': the handlers are a filesystem of their own, without "
                 f"a backing tree: give '{NO_SOURCE}'"
             )
+        if settings.layers is not None:
+            return layer_directory(*settings.layers.top)
         return places.check_source(settings.source)
     if prepared.handler_class is None:
         raise UsageError(
