@@ -35,7 +35,9 @@ $(VENV)/.ready: pyproject.toml Makefile
 demo: setup
 	@$(BIN)/python examples/mirror/demo.py $(SRC)
 
+# Compiled beforehand: each emulated machine would do it again.
 test: setup
+	@$(BIN)/python -m compileall -q inopt tests
 	$(BIN)/python -m pytest
 
 lint: setup

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from support.forking import all_modules, use_forks
 from support.mounting import in_place, mounted_paths, why_no_host
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("inopt", deadline=None)
 settings.load_profile("inopt")
+
+# Before this process has threads. Commands as users start them have tests of their own, by
+# `support.mounting.run_program`.
+use_forks(all_modules())
 
 
 @pytest.fixture(scope="session")

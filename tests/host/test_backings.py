@@ -200,7 +200,7 @@ def test_swapped_for_a_symbolic_link(place: Path, tier: str) -> None:
         finally:
             os.close(directory)
             stop.touch()
-        output, _ = walker.communicate(timeout=20)
+        output, _ = walker.communicate(timeout=60)
         assert output.strip() == "['inside name', 'inside text']"
         assert os.listdir(outside) == ["outside name"]
         assert error_of(lambda: os.listdir(mount.path / ".." / ".." / "none")) == errno.ENOENT

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from support.clients import MEMBER, TESTS, USER, Clients, Errno, clients
 from support.mounting import Mount, in_place, mounted
+from support.sizing import STRESS
 
 pytestmark = pytest.mark.host
 
@@ -157,7 +158,7 @@ def test_many_processes_open_the_same_files_in_all_ways(mount: Mount) -> None:
     for number in range(3):
         (home / str(number)).write_bytes(b"0" * 20_000)
         (home / str(number)).chmod(0o666)
-    seconds = _SECONDS * (10 if os.environ.get("INOPT_STRESS") else 1)
+    seconds = _SECONDS * (10 if STRESS else 1)
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "support.opener", str(home), str(seed), str(seconds), str(uid)],

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from support.mounting import inopt, mounts_below
+from support.mounting import mounts_below
+from support.mounting import run_program as inopt
 from support.programs import inopt_program, overlay_in, sh
 
 pytestmark = pytest.mark.host

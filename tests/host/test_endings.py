@@ -147,7 +147,7 @@ def test_sigkill(tree: Path) -> None:
     assert within(1, lambda: error_of(lambda: os.stat(unknown)) == errno.ENOTCONN)
     assert error_of(lambda: os.statvfs(mount.path)) == errno.ENOTCONN
     assert error_of(lambda: os.listdir(mount.path)) == errno.ENOTCONN
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 10
     done = inopt("stats", str(mount.path))
     assert done.returncode == 2
     assert f"inopt umount {mount.path}" in done.stderr

@@ -15,10 +15,12 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from support.forking import run
 from support.layer_snapshots import Tree, apart, shown
 from support.layer_trees import fill
 from support.mounting import inopt, mounts_below
 from support.overlays import Layers, mounted_by_kernel
+from support.sizing import STRESS
 
 from inopt.layers.tools.places import Directory
 
@@ -38,10 +40,10 @@ class Store:
         self("init", str(self.tree))
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(PROGRAM), "-C", str(self.path), *words]
-        return subprocess.run(
-            command, capture_output=True, check=False, text=True, cwd="/", timeout=120
-        )
+        return run(
+            "support.forking:script", str(PROGRAM), "-C", str(self.path), *words,
+            cwd="/", timeout=120,
+        )  # fmt: skip
 
     def __call__(self, *words: str) -> str:
         done = self.run(*words)
@@ -277,7 +279,7 @@ def test_folding_shows_the_same(
 ) -> None:
     """*often*: it is cut short after so many steps, again and again."""
     layers = Layers.made(place / "layers", 3)
-    for number in range(4 if often == 1 else 25):
+    for number in range(4 if often == 1 else 25 if STRESS else 10):
         fill(layers, f"top{number}", 100 * often + number)
     child, (parent, *below) = layers.upper, layers.lowers
     both = Layers((child, parent, *below), place, place)

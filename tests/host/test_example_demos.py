@@ -38,7 +38,7 @@ def test_demo(host: None, example: str) -> None:
         capture_output=True,
         check=False,
         text=True,
-        timeout=60,
+        timeout=250,
     )
     assert done.returncode == 0, done.stderr
     for line in _SHOWS[example]:

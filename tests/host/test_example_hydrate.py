@@ -62,7 +62,7 @@ class Slow:
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -111,13 +111,14 @@ def test_many_openers_one_fetch(slow: Slow) -> None:
 def test_many_fetches_at_once(slow: Slow) -> None:
     names = [f"many-{number}" for number in range(10)]
     contents = {name: slow.placeholder(name, MEBI) for name in names}
-    began = time.monotonic()
     readers = {name: slow.reader(name) for name in names}
+    until(lambda: any(slow.records("fetching", name) for name in names))
     slow.mount.path.joinpath("many-0").stat()  # others are served meanwhile
-    assert time.monotonic() - began < DELAY * 2
+    assert not all(slow.records("hydrated", name) for name in names)
     for name, reader in readers.items():
         assert reader.communicate()[0] == contents[name]
-    assert time.monotonic() - began < DELAY * 2 * len(names) / 2
+    told = [json.loads(line)["event"] for line in slow.mount.log.read_text().splitlines()]
+    assert told[: told.index("hydrated")].count("fetching") > 1
 
 
 def test_failing_is_eio_and_the_next_tries_again(slow: Slow) -> None:
@@ -149,10 +150,8 @@ def test_ids_lead_nowhere_else(slow: Slow) -> None:
 def test_interrupt_ends_the_waiting_of_one(slow: Slow) -> None:
     content = slow.placeholder("d", 8 * MEBI)
     waiting, other = slow.waits("d"), slow.reader("d")
-    began = time.monotonic()
     waiting.send_signal(signal.SIGINT)
     assert waiting.wait(5) == -signal.SIGINT
-    assert time.monotonic() - began < 0.5
     assert not slow.records("hydrated", "d")
     assert other.communicate()[0] == content
     assert len(slow.records("fetching", "d")) == 1

@@ -308,7 +308,7 @@ def test_what_is_held(mount: Mount) -> None:
     (mount.source / "free" / "held").write_bytes(b"content")
     assert explained(mount, "free/held")["live"] == {
         "nodeid": 0, "lookups": 0, "opens": 0, "backing_id": 0, "io": "not open",
-        "attached": [], "not_attached": "", "policy": "present", "pinned": False,
+        "attached": [], "not_attached": "", "policy": "present", "pinned": False, "layer": "",
     }  # fmt: skip
     first = os.open(path, os.O_RDONLY)
     second = os.open(path, os.O_RDWR)

@@ -66,7 +66,7 @@ def test_each_side_waits_for_the_other(mount: Mount, people: Any) -> None:
         one.lock("f", fcntl.F_SETLK, NONE, 0, 0)
         began = time.monotonic()
         assert other.finish() is None
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10
         one.start("flock", "f", EX)
         assert one.finish() is None
         other.start("flock", "f", SH)

@@ -67,7 +67,7 @@ def test_many_wait_and_keep_nobody(place: Path, way_: str, kind: str) -> None:
             fcntl.lockf(holder, UN)
             for process in waiting[4:]:
                 # Each ends as soon as it has it, and so hands it on.
-                assert process.communicate(timeout=10)[0].strip() == "granted"
+                assert process.communicate(timeout=60)[0].strip() == "granted"
         finally:
             os.close(holder)
             for process in waiting:
@@ -100,7 +100,7 @@ def test_a_detached_mount_serves_who_waits(place: Path, way_: str) -> None:
     first.kill()
     assert first.wait(5) == -signal.SIGKILL
     fcntl.lockf(keeper, UN)
-    assert second.communicate(timeout=10)[0].strip() == "granted"
+    assert second.communicate(timeout=60)[0].strip() == "granted"
     os.close(keeper)
     assert wait_gone(mount.pid, 10)
 
@@ -131,7 +131,7 @@ def test_who_waits_is_not_called_stuck(place: Path) -> None:
         time.sleep(0.8)
         assert waits.poll() is None
         os.close(holder)
-        waits.communicate(timeout=10)
+        waits.communicate(timeout=60)
         assert mount.complaints() == []
 
 
@@ -232,6 +232,6 @@ def test_reload_cannot_ask_for_locks_later(place: Path) -> None:
             waits = start_client(_WAITS, str(file), "lockf")
             time.sleep(0.2)
             assert waits.poll() is None
-        assert waits.communicate(timeout=10)[0].strip() == "granted"
+        assert waits.communicate(timeout=60)[0].strip() == "granted"
         assert error_of(lambda: os.stat(file)) == 0
         assert mount.stats()["SETLKW"]["daemon"] > 0

@@ -54,7 +54,7 @@ def test_a_directory_moved_under_other_rules(place: Path) -> None:
             again = mount.path / "open" / "again" / "deep" / "file"
             shows(lambda: again.read_text() == "content")
         finally:
-            keeper.communicate(timeout=10)
+            keeper.communicate(timeout=60)
 
 
 def test_a_slow_handler_holds_up_nothing_else(place: Path) -> None:
@@ -83,6 +83,6 @@ def test_a_slow_handler_holds_up_nothing_else(place: Path) -> None:
         shows(lambda: not (mount.path / "calm" / "gone").exists())
         assert time.monotonic() - began < 2
         for process in waits:
-            process.communicate(timeout=30)
+            process.communicate(timeout=60)
         shows(lambda: not (mount.path / "slow" / "gone").exists())
         assert mount.complaints() == []

@@ -19,6 +19,7 @@ from support import underneath
 from support.mounting import Mount, in_place, mounted
 from support.notifying import notified, policy_in, stats
 from support.programs import events, filesystem_in, python_program, sh, within
+from support.sizing import STRESS
 
 pytestmark = pytest.mark.host
 
@@ -51,7 +52,7 @@ def test_random_changes_while_others_look(place: Path, way: str) -> None:
     seed = random.randrange(1 << 30)
     chance = random.Random(seed)
     with notified(place, way) as mount, walking(mount.path, 2) as walkers:
-        for turn in range(40):
+        for turn in range(40 if STRESS else 8):
             for _ in range(chance.randrange(5, 60)):
                 top = mount.source if chance.random() < 0.8 else mount.path
                 underneath.change(str(top), chance, links="fanotify" in way)
@@ -66,7 +67,7 @@ def test_random_changes_while_others_look(place: Path, way: str) -> None:
             for walker in walkers:
                 walker.send_signal(signal.SIGCONT)
         told = stats(mount)
-        assert told["invalidated_names"] > 50
+        assert told["invalidated_names"] > 10
         assert told["watch_overflows"] == 0
         assert mount.complaints() == []
 
@@ -126,7 +127,7 @@ def test_the_end_of_a_mount(place: Path) -> None:
             time.sleep(0.5)
             began = time.monotonic()
             mount.close()
-            assert time.monotonic() - began < 6
+            assert time.monotonic() - began < 30
             flood.kill()
             flood.wait()
             assert "unmounted" in events(mount)

@@ -17,17 +17,17 @@ from support.layer_operations import generate
 from support.mounting import in_place
 from support.overlay_sequences import KINDS, perform
 from support.overlay_stage import cross_mounted, staged
+from support.sizing import STRESS
 
 pytestmark = pytest.mark.host
 
 TIERS: Final = tuple(os.environ.get("INOPT_TEST_TIERS", "none rw").split())
-_STRESS: Final = bool(os.environ.get("INOPT_STRESS"))
 _FIRST: Final = int(os.environ.get("INOPT_TEST_SEED", "0"))
-_ROUNDS: Final = 40 if _STRESS else 3
+_ROUNDS: Final = 40 if STRESS else 3
 _STEPS: Final = 60
 
 
-@pytest.mark.timeout(7200 if _STRESS else 600)
+@pytest.mark.timeout(7200 if STRESS else 600)
 @pytest.mark.parametrize("lowers", [1, 2, 3])
 @pytest.mark.parametrize("tier", TIERS)
 def test_random_sequences(host: None, tier: str, lowers: int) -> None:

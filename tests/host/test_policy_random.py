@@ -28,6 +28,7 @@ from support.mounting import Mount, in_place
 from support.prediction import Opened, Oracle, Prediction
 from support.rawcalls import RENAME_EXCHANGE, RENAME_NOREPLACE
 from support.reference import WORDS, Asker, Reference
+from support.sizing import STRESS
 from support.snapshot import differences, snapshot
 
 from inopt.exceptions import UsageError
@@ -38,8 +39,7 @@ from inopt.session.settings import Settings
 
 pytestmark = pytest.mark.host
 
-_STRESS: Final = bool(os.environ.get("INOPT_STRESS"))
-_SECONDS: Final = 300.0 if _STRESS else 25.0
+_SECONDS: Final = 300.0 if STRESS else 25.0
 _LENGTH: Final = 100  # operations under one policy
 _numbers: Final = itertools.count()
 

@@ -15,14 +15,14 @@ from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_a
 from support.battery import Battery
 from support.exceptions import KNOWN
 from support.rawcalls import RENAME_EXCHANGE, RENAME_NOREPLACE, UTIME_NOW, UTIME_OMIT
+from support.sizing import STRESS
 from support.snapshot import differences, one_to_one, snapshot
 
 pytestmark = pytest.mark.host
 
-_STRESS: Final = bool(os.environ.get("INOPT_STRESS"))
-_SECONDS: Final = 600.0 if _STRESS else 13.0
+_SECONDS: Final = 600.0 if STRESS else 13.0
 # Shrinking a failure takes minutes: in the usual run the sequence is shown as it was found.
-_PHASES: Final = (Phase.generate, Phase.shrink) if _STRESS else (Phase.generate,)
+_PHASES: Final = (Phase.generate, Phase.shrink) if STRESS else (Phase.generate,)
 _numbers: Final = itertools.count()
 
 _NAMES = st.sampled_from([b"a", b"b", b"c", b"d", b"d/a", b"d/b", b"d/e", b"d/e/a", b"l"])

@@ -73,7 +73,7 @@ def test_others_are_served_while_requests_are_stuck(freezable: Path) -> None:
             time.sleep(0.5)
             start = time.monotonic()
             assert (mountpoint / "calm" / "file").read_text() == "there"
-            assert time.monotonic() - start < 3
+            assert time.monotonic() - start < 15
             assert mount.stats()["readers"] > 1
             assert all(process.poll() is None for process in stuck)
         for process in stuck:

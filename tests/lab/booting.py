@@ -3,38 +3,95 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
-from lab.guest import Plan, Report
+TESTS: Final = Path(__file__).parent.parent
+REPOSITORY: Final = TESTS.parent
+PATIENCE: Final = 1400  # seconds; a boot and its tests take one or two minutes on an idle machine
+_PACKAGES: Final = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}
+# Where tests find what they need, and how much longer than elsewhere they wait.
+_ENVIRONMENT: Final = {
+    "PYTHONPATH": str(TESTS), "INOPT_TEST_SPACE": "/lab", "INOPT_TEST_SLOWNESS": "10",
+}  # fmt: skip
 
-_TESTS: Final = Path(__file__).parent.parent
-_REPOSITORY: Final = _TESTS.parent
-PATIENCE: Final = 900  # seconds; a boot and its tests take one or two minutes on an idle machine
 
+@dataclass(frozen=True)
+class Boot:
+    """A kernel that speaks *abi* (a name of the lab's), and what Python is to run on it.
 
-def boot(lab: Path, abi: str, plan: Plan, *options: str) -> Report:
-    """Boot the kernel that speaks *abi* (a name of the lab's), and carry out *plan* on it.
-
-    *lab* is its run script.
+    *kind*: of the filesystem at ``/lab``.
     """
-    done = subprocess.run(
-        [
-            str(lab), "--abi", abi, "--cpus", "1", "--timeout", str(PATIENCE), *options, "--",
-            sys.executable, "-m", "lab.guest", msgspec.json.encode(plan).decode(),
-        ],
-        cwd=_REPOSITORY,
-        env={
-            **os.environ, "PYTHONPATH": str(_TESTS), "INOPT_TEST_SPACE": "/lab",
-            "INOPT_TEST_SLOWNESS": "10",
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE + 60,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return msgspec.json.decode(done.stdout.strip().splitlines()[-1], type=Report)
+
+    abi: str
+    command: tuple[str, ...]
+    options: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    kind: str = "ext4"
+
+    @property
+    def missing(self) -> str | None:
+        """Why it cannot be, here: a filesystem that nothing makes."""
+        if shutil.which(f"mkfs.{self.kind}") is not None:
+            return None
+        return f"mkfs.{self.kind} is missing: install {_PACKAGES[self.kind]}"
+
+    def begin(self, lab: Path) -> subprocess.Popen[str]:
+        """Start it; *lab* is the lab's run script."""
+        return subprocess.Popen(
+            [
+                str(lab), "--abi", self.abi, "--cpus", "1", "--fs", self.kind,
+                "--timeout", str(PATIENCE), *self.options, "--", sys.executable, *self.command,
+            ],
+            cwd=REPOSITORY,
+            env={**os.environ, **_ENVIRONMENT, **dict(self.environment)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+
+
+class Boots:
+    """Boots in the order in which tests want them: as many at once as there are processors.
+
+    A test that asks for what it wants waits for that one alone.
+    """
+
+    def __init__(self, lab: Path, wanted: Iterable[Boot]) -> None:
+        self._lab = lab
+        self._running: set[subprocess.Popen[str]] = set()
+        self._pool = ThreadPoolExecutor(min(2, os.cpu_count() or 1))
+        self._futures = {
+            boot: self._pool.submit(self._run, boot)
+            for boot in dict.fromkeys(wanted)
+            if boot.missing is None
+        }
+
+    def output_of(self, boot: Boot) -> str:
+        """What it printed. Raises `AssertionError` if it failed."""
+        code, output, errors = self._futures[boot].result()
+        assert code == 0, output[-6000:] + errors[-4000:]
+        return output
+
+    def close(self) -> None:
+        """End those that nobody waits for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in set(self._running):
+            process.terminate()
+        self._pool.shutdown()
+
+    def _run(self, boot: Boot) -> tuple[int, str, str]:
+        with boot.begin(self._lab) as process:
+            self._running.add(process)
+            try:
+                output, errors = process.communicate(timeout=PATIENCE + 60)
+            finally:
+                process.terminate()
+                self._running.discard(process)
+            return process.returncode, output, errors

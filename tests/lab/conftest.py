@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lab.booting import Boot, Boots
 
 REPOSITORY = Path(__file__).parent.parent.parent
 LAB = Path(os.environ.get("INOPT_LAB", REPOSITORY.parent / "shared" / "lab"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker."""
+    config.addinivalue_line("markers", "boot(boot): what the test boots, to be started early")
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +32,26 @@ def lab() -> Path:
         print(f"lab tests skipped: {reason}")
         pytest.skip(reason)
     return run
+
+
+@pytest.fixture(scope="session")
+def boots(lab: Path, request: pytest.FixtureRequest) -> Iterator[Boots]:
+    """What the tests of this run boot, some of it at the same time."""
+    marks = (mark for item in request.session.items for mark in item.iter_markers("boot"))
+    made = Boots(lab, [mark.args[0] for mark in marks])
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def printed(boots: Boots, request: pytest.FixtureRequest) -> str:
+    """What the command printed that the test has booted a kernel for."""
+    mark = request.node.get_closest_marker("boot")
+    assert mark is not None
+    boot: Boot = mark.args[0]
+    if boot.missing is not None:
+        print(f"lab test skipped: {boot.missing}")
+        pytest.skip(boot.missing)
+    return boots.output_of(boot)

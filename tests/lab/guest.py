@@ -7,7 +7,6 @@ One process does it all, since starting Python takes seconds here: see `support.
 
 from __future__ import annotations
 
-import importlib
 import json
 import mmap
 import os
@@ -26,6 +25,7 @@ from support.forking import use_forks
 from support.mounting import Mount, in_place, inopt, mounted
 
 SCRATCH: Final = os.environ.get("LAB_SCRATCH", "/lab")
+_NEEDED: Final = ("cli.mount", "cli.umount", "cli.stats", "cli.doctor", "session.running")
 _SIZE: Final = 20_000
 
 
@@ -243,9 +243,7 @@ def _refused(arguments: Sequence[str], place: Path) -> Refusal:
 
 def main() -> None:
     """Carry out the plan."""
-    use_forks()
-    for name in ("cli.mount", "cli.umount", "cli.stats", "cli.doctor", "session.running"):
-        importlib.import_module(f"inopt.{name}")
+    use_forks(f"inopt.{name}" for name in _NEEDED)
     plan = msgspec.json.decode(sys.argv[1], type=Plan)
     doctor = inopt("doctor", SCRATCH, "--json")
     assert doctor.returncode == 0, doctor.stderr

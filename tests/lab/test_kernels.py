@@ -1,24 +1,23 @@
 """Every dialect on a kernel that speaks it, against the bare tree; one boot for each kernel.
 
-``INOPT_LAB_ALL``: all scenarios of all batteries, instead of those about open files.
+``INOPT_STRESS``: all scenarios of all batteries, instead of those about open files.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import pytest
-from lab.booting import PATIENCE, boot
+from lab.booting import PATIENCE, Boot, Boots
 from lab.guest import Mounted, Plan, Report, Wanted
+from support.sizing import STRESS
 
 from inopt.ops import Op
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(PATIENCE + 120)]
 
-_EVERYTHING: Final = bool(os.environ.get("INOPT_LAB_ALL"))
-_BATTERIES: Final = ["*"] if _EVERYTHING else ["data"]
+_BATTERIES: Final = ["*"] if STRESS else ["data"]
 _V2: Final = {"GETATTR", "SETATTR", "READ", "WRITE", "READDIR", "STATX"}
 
 
@@ -64,10 +63,28 @@ def plan_for(expected: Expected) -> Plan:
     return Plan(mounts, refused)
 
 
-@pytest.fixture(scope="module", params=list(KERNELS))
-def found(lab: Path, request: pytest.FixtureRequest) -> tuple[Expected, Report]:
-    expected = KERNELS[request.param]
-    return expected, boot(lab, request.param, plan_for(expected))
+def booting(abi: str, plan: Plan, *options: str) -> Boot:
+    """Carry out *plan* on a kernel."""
+    return Boot(abi, ("-m", "lab.guest", msgspec.json.encode(plan).decode()), options)
+
+
+BOOTS: Final = {name: booting(name, plan_for(expected)) for name, expected in KERNELS.items()}
+OLDEST: Final = booting(
+    "mainline", Plan([Wanted([], bypasses=False)]), "--append", "fuse.lab_minor=31"
+)
+
+
+def report_in(output: str) -> Report:
+    return msgspec.json.decode(output.strip().splitlines()[-1], type=Report)
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.boot(boot)) for name, boot in BOOTS.items()],
+)
+def found(boots: Boots, request: pytest.FixtureRequest) -> tuple[Expected, Report]:
+    name = request.param
+    return KERNELS[name], report_in(boots.output_of(BOOTS[name]))
 
 
 def test_doctor(found: tuple[Expected, Report]) -> None:
@@ -144,11 +161,10 @@ def test_what_is_remembered_and_what_is_left(found: tuple[Expected, Report]) -> 
     assert report.busy == "", "the backing filesystem can be unmounted at once"
 
 
-def test_the_oldest_protocol(lab: Path) -> None:
+@pytest.mark.boot(OLDEST)
+def test_the_oldest_protocol(printed: str) -> None:
     """7.31, as Linux 5.4 to 5.10 speak it: short INIT, no bypass."""
-    report = boot(
-        lab, "mainline", Plan([Wanted([], bypasses=False)]), "--append", "fuse.lab_minor=31"
-    )
+    report = report_in(printed)
     stats: dict[str, Any] = report.mounts[0].stats
     assert report.mounts[0].problems == []
     assert (stats["protocol"], stats["tier"]) == ("7.31", "none")

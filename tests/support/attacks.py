@@ -23,6 +23,7 @@ from typing import Any, Final
 from support import rawcalls
 from support.clients import MEMBER, TEAM, USER, Client, Clients, clients
 from support.mounting import Mount, in_place, mounted
+from support.sizing import chosen
 from support.snapshot import snapshot
 
 MARK: Final = b"the guarded bytes"
@@ -230,10 +231,13 @@ class Camp:
             arena.close()
 
     def assault(self, fort: Fort, names: Collection[str] = ()) -> list[str]:
-        """Try everything; returns what got through."""
+        """Try *names*, or everything of which it is this tier's turn; returns what got through."""
+        turn = ("none", "rw").index(self.tier)
         through: list[str] = []
         for name in names or ATTEMPTS:
             for attacker in fort.attackers:
+                if not (names or chosen(turn, 2, fort.policy, fort.name, name, attacker)):
+                    continue
                 with self.arena(fort, attacker) as arena:
                     ATTEMPTS[name][0](arena)
                     done = arena.damage() & fort.forbidden

@@ -13,10 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
+
+from inopt.cli.stats import control_path_of
+from inopt.session import asking
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _DETACH: Final = 2
@@ -28,16 +31,17 @@ _NONE: Final[Mapping[str, str]] = {}
 def inopt(
     *arguments: str, cwd: Path | str = _SPACE, timeout: float = 60, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the command, never in the repository.
-
-    Its output is captured, so a daemon that kept the pipes would hang it.
-    """
+    """Run the command, never in the repository, by whatever is quickest here."""
     return run_command(*arguments, cwd=cwd, timeout=timeout, **environment)
 
 
-def _run_program(
-    *arguments: str, cwd: Path | str, timeout: float, **environment: str
+def run_program(
+    *arguments: str, cwd: Path | str = _SPACE, timeout: float = 60, **environment: str
 ) -> subprocess.CompletedProcess[str]:
+    """Run the command as users do.
+
+    Its output is captured, so a daemon that kept the pipes would hang it.
+    """
     program = Path(sys.executable).with_name("inopt")
     return subprocess.run(
         [str(program), *arguments],
@@ -51,7 +55,7 @@ def _run_program(
 
 
 # How the command is run: see `support.forking`.
-run_command: Callable[..., subprocess.CompletedProcess[str]] = _run_program
+run_command: Callable[..., subprocess.CompletedProcess[str]] = run_program
 
 
 def why_no_host() -> str | None:
@@ -108,7 +112,10 @@ def in_place(name: str) -> Iterator[Path]:
 
 
 class Mount:
-    """One inopt mount of *source* at *path*, with its log at hand."""
+    """One inopt mount of *source* at *path*, with its log at hand.
+
+    *layers*: the arguments that name what is mounted, instead of *source*.
+    """
 
     def __init__(
         self,
@@ -117,13 +124,15 @@ class Mount:
         *arguments: str,
         policy: str = "mirror",
         environment: Mapping[str, str] = _NONE,
+        layers: Sequence[str] | None = None,
     ) -> None:
         self.source = source
         self.path = path
         self.log = path.parent / f"{path.name}.log"
+        what = [str(source), str(path)] if layers is None else [str(path), *layers]
         done = inopt(
-            "mount", policy, str(source), str(path), "--log-format", "json",
-            "--log-file", str(self.log), *arguments, cwd=_SPACE, timeout=60, **environment,
+            "mount", policy, *what, "--log-format", "json", "--log-file", str(self.log),
+            *arguments, cwd=_SPACE, timeout=60, **environment,
         )  # fmt: skip
         assert done.returncode == 0, f"cannot mount: {done.stderr}"
         try:
@@ -134,10 +143,7 @@ class Mount:
 
     def stats(self) -> dict[str, Any]:
         """What ``inopt stats --json`` says."""
-        done = inopt("stats", str(self.path), "--json")
-        assert done.returncode == 0, f"no stats: {done.stderr}"
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
+        return asking.ask(control_path_of(str(self.path)), "stats")
 
     def complaints(self) -> list[str]:
         """The log lines that tell of something unexpected."""
@@ -152,7 +158,7 @@ class Mount:
         done = inopt("umount", str(self.path))
         try:
             assert done.returncode == 0, f"cannot unmount: {done.stderr}"
-            assert wait_gone(self.pid, 10), "the daemon runs on after umount"
+            assert wait_gone(self.pid, 30), "the daemon runs on after umount"
         finally:
             if mounts_below(self.path):
                 detach(self.path)
@@ -169,8 +175,9 @@ def mounted(
     environment: Mapping[str, str] = _NONE,
 ) -> Iterator[Mount]:
     """Mount, and unmount afterwards; *environment* is added to that of the command."""
-    source.mkdir(exist_ok=True)
-    path.mkdir(exist_ok=True)
+    for directory in (source, path):
+        with suppress(FileExistsError):  # not asked for its kind: it may be a dead mount
+            directory.mkdir()
     mount = Mount(source, path, *arguments, policy=str(policy), environment=environment)
     try:
         yield mount

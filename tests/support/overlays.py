@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from support.mounting import Mount, detach, inopt, mounts_below
+from support.mounting import Mount, detach, mounts_below
 
 # What ours writes is what the kernel writes with these off.
 FEATURES_OFF: Final = "redirect_dir=off,metacopy=off,index=off,xino=off"
@@ -96,21 +96,10 @@ class OverlayMount(Mount):
         policy: str = "overlay",
         upper: bool = True,
     ) -> None:
-        self.layers = layers
-        self.source = layers.upper
-        self.path = path
-        self.log = path.parent / f"{path.name}.log"
         path.mkdir(exist_ok=True)
-        done = inopt(
-            "mount", policy, str(path), *layers.arguments(upper=upper),
-            "--log-format", "json", "--log-file", str(self.log), *arguments,
-        )  # fmt: skip
-        assert done.returncode == 0, f"cannot mount: {done.stderr}"
-        try:
-            self.pid = int(self.stats()["pid"])
-        except BaseException:
-            detach(path)
-            raise
+        self.layers = layers
+        words = layers.arguments(upper=upper)
+        super().__init__(layers.upper, path, *arguments, policy=policy, layers=words)
 
 
 @contextmanager

@@ -140,7 +140,7 @@ async def test_waiting_ends_with_what_is_given_back(
             began = trio.current_time()
             await action()
             assert await errno_of(answer.payload()) == 0
-            assert trio.current_time() - began < 2
+            assert trio.current_time() - began < 10
             assert await ask.take(other, none(2)) == 0
 
         await gives_back(lambda: ask.take(one, none(1)))
@@ -181,7 +181,7 @@ async def test_waiting_for_who_locks_underneath(
         outside(NONE, 0, 0)
         began = trio.current_time()
         assert await errno_of(answer.payload()) == 0
-        assert trio.current_time() - began < 1
+        assert trio.current_time() - began < 10
 
 
 async def test_interrupts_end_waiting(source: Path, way: tuple[Handlers, str]) -> None:

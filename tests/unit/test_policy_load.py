@@ -337,7 +337,7 @@ def parses_or_tells(data: bytes) -> None:
         assert isinstance(parse_policy(data, "/none/p.yaml").policy, PolicyFile)
     except PolicyError as caught:
         error = caught
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     if error is not None:
         assert error.problems
         told = str(error).encode().decode().splitlines()

@@ -18,6 +18,7 @@ from support import policies
 from support.reference import SLOTS as REFERENCE_SLOTS
 from support.reference import UNHANDLED, Asker, Facts, Reference, Verdict, seconds_of, size_of
 from support.reference import WORDS as REFERENCE_WORDS
+from support.sizing import STRESS
 
 from inopt.ops import Op, OpsMask
 from inopt.policy import model, words
@@ -32,7 +33,7 @@ from inopt.policy.rules import compile_rules
 from inopt.policy.text.problems import PolicyError
 from inopt.policy.words import Part
 
-_EXAMPLES: Final = 2000 if os.environ.get("INOPT_STRESS") else 120
+_EXAMPLES: Final = 2000 if STRESS else 120
 _SETTINGS: Final = settings(
     max_examples=_EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck)
 )
