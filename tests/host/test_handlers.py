@@ -105,7 +105,7 @@ def test_interrupts(place: Path) -> None:
         time.sleep(0.2)
         began = time.monotonic()
         killed.kill()
-        assert killed.wait(10) == -signal.SIGKILL
+        assert killed.wait(60) == -signal.SIGKILL
         assert time.monotonic() - began < 20
         assert within(5, lambda: mount.stats()["GETXATTR"]["errors"] == 2)
         assert mount.complaints() == []

@@ -61,7 +61,7 @@ def served(place: Path, command: list[str], name: str) -> Iterator[Path]:
             if mounts_below(path):
                 detach(path)
             try:
-                code = process.wait(10)
+                code = process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

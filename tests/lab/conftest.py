@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 from lab.booting import Boot, Boots
+from support.sizing import STRESS
 
 REPOSITORY = Path(__file__).parent.parent.parent
 LAB = Path(os.environ.get("INOPT_LAB", REPOSITORY.parent / "shared" / "lab"))
+
+# A boot of some minutes for numbers that say nothing where it is small.
+collect_ignore = [] if STRESS else ["test_bench_lab.py"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -18,7 +18,7 @@ HERE: Final = Path(__file__).parent
 def booting(abi: str, kind: str, program: str, *arguments: str, append: str = "") -> Boot:
     """Run a program of this folder, its backing tree on a filesystem of that *kind*."""
     options = ("--append", append) if append else ()
-    return Boot(abi, (str(HERE / program), *arguments), options, kind=kind)
+    return Boot(abi, (str(HERE / program), *arguments), options, kind=kind, late=abi == "mainline")
 
 
 def answer_in(output: str) -> dict[str, Any]:

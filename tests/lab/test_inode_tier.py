@@ -30,7 +30,8 @@ _ROOM: Final = ("--mem", "3072", "--disk", "3000")
 
 
 def booting(abi: str, *command: str, **environment: str) -> Boot:
-    return Boot(abi, command, _ROOM, tuple(environment.items()))
+    late = abi == "ino1" or command[0] == "-m"
+    return Boot(abi, command, _ROOM, tuple(environment.items()), late=late)
 
 
 COUNT: Final = 5000 if STRESS else 400

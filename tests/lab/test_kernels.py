@@ -65,7 +65,8 @@ def plan_for(expected: Expected) -> Plan:
 
 def booting(abi: str, plan: Plan, *options: str) -> Boot:
     """Carry out *plan* on a kernel."""
-    return Boot(abi, ("-m", "lab.guest", msgspec.json.encode(plan).decode()), options)
+    command = ("-m", "lab.guest", msgspec.json.encode(plan).decode())
+    return Boot(abi, command, options, late=abi == "mainline")
 
 
 BOOTS: Final = {name: booting(name, plan_for(expected)) for name, expected in KERNELS.items()}

@@ -16,3 +16,8 @@ STRESS: Final = bool(os.environ.get("INOPT_STRESS"))
 def chosen(turn: int, turns: int, *names: str) -> bool:
     """Whether a case runs at this turn: at one of the *turns*, or at each with INOPT_STRESS."""
     return STRESS or zlib.crc32(" ".join(names).encode()) % turns == turn
+
+
+def examples(count: int) -> int:
+    """How many examples hypothesis makes, of *count* with INOPT_STRESS."""
+    return count if STRESS else count // 5

@@ -444,7 +444,7 @@ async def test_others_are_served_while_a_plain_handler_sleeps(source: Path) -> N
 
     class Waits(Handlers):
         def statfs(self, ctx: Any) -> Any:
-            go_on.wait(10)
+            go_on.wait(60)
             return self.daemon.statfs(ctx)
 
     async with fake_mount(Waits(), source=source) as kernel:
@@ -464,7 +464,7 @@ async def test_a_stuck_handler_is_named(source: Path, logs: Logs, plain: bool) -
         if plain:
 
             def statfs(self, ctx: Any) -> Any:
-                go_on.wait(10)
+                go_on.wait(60)
                 return self.daemon.statfs(ctx)
 
         else:

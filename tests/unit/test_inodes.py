@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from support.sizing import examples
 
 from inopt.backing.filesystems import Filesystem
 from inopt.backing.inodes import FOREIGN, ROOT_NODEID, Inode, InodeTable, generation_of
@@ -98,7 +99,7 @@ class TableMachine(RuleBasedStateMachine):
 
 
 TestTable = TableMachine.TestCase
-TestTable.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestTable.settings = settings(max_examples=examples(150), stateful_step_count=40, deadline=None)
 
 
 def test_the_root_is_never_forgotten() -> None:

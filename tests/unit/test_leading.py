@@ -58,7 +58,7 @@ def leader_of(kernel: FakeKernel) -> Leader:
 
 
 async def until(condition: Any) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not condition():  # noqa: ASYNC110 - what is waited for sets no event
             await trio.sleep(0.005)
 
@@ -130,7 +130,7 @@ async def test_no_request_is_lost_when_the_watch_comes_between(source: Path) -> 
         opened = await kernel.open(entry.nodeid, 2)
         meddling = _Meddling(leader)
         leader._lock = meddling  # type: ignore[assignment]
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             for number in range(50):
                 await kernel.getattr(entry.nodeid)
                 assert await kernel.write(opened.handle, number, b"x", nodeid=entry.nodeid) == 1

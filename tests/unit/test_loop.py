@@ -41,7 +41,7 @@ class Kernel:
     def __init__(self, source: Path) -> None:
         self.ended = threading.Event()
         self._socket, daemon = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._socket.settimeout(10)
+        self._socket.settimeout(60)
         tree = Tree(str(source), 256)
         rules = compile_rules(parse_policy(b"version: 1", "mirror.yaml"))
         policy = CompiledPolicy(rules, reads_and_writes=False, kernel=OpsMask())
@@ -63,8 +63,8 @@ class Kernel:
     def close(self) -> None:
         """End the session, as an unmount does."""
         self._socket.close()
-        assert self.ended.wait(10)
-        assert self.loop.join(10)
+        assert self.ended.wait(60)
+        assert self.loop.join(60)
         self.server.context.close()
         self.server.device.close()
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from support.sizing import examples
 
 from inopt.exceptions import UsageError
 from inopt.policy.load import Loaded, load_policy, parse_policy, shipped_policies
@@ -355,7 +356,7 @@ PIECES = [
 ]  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.binary(max_size=200) | st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join))
 @example(b"a:\xc2\x85\xe2\x80\xa8 \n- #")
 @example(b"? \n: ")
@@ -363,7 +364,7 @@ def test_arbitrary_bytes(data: bytes) -> None:
     parses_or_tells(data)
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(500), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_mutated_policies(data: st.DataObject) -> None:
     text = data.draw(st.sampled_from(SOURCES))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
+from support.sizing import examples
 
 from inopt.policy.paths.globs import GlobIndex
 from inopt.policy.paths.match import Matcher, State, matches
@@ -94,7 +95,7 @@ def walk(state: State, names: list[str]) -> State:
     return state
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=examples(1000), deadline=None)
 @given(LISTS, st.lists(PATH, min_size=1, max_size=12))
 @example([["a/**", "!a/b/**", "a/b/c"]], [["a", "b"], ["a", "b", "c"], ["a", "b", "x", "c"]])
 @example([["**/a/**/b/*"], ["!x", "a"]], [["a", "b"], ["a", "b", "c"], ["b", "a", "a", "b", "c"]])
@@ -108,7 +109,7 @@ def test_it_answers_as_pathspec_does(lists: list[list[str]], paths: list[list[st
         assert matches(matcher, "/" + "/".join(names)) == state.matched
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(LISTS, PATH, PATH, st.lists(PATH, min_size=1, max_size=8))
 @example([["a/**", "!a/b"], ["**/c"]], ["a", "b"], ["b"], [["c"], ["a", "b"]])
 @example([["*.c", "!b", "a/*"]], ["a", "b"], ["b"], [["a.c"], ["a"]])
@@ -128,7 +129,7 @@ def test_paths_of_one_state_are_alike_beneath(
             assert there == oracle.matched([*other, *suffix], directory=directory)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(LISTS, st.sets(st.integers(0, 3)), PATH, st.lists(PATH, min_size=1, max_size=20))
 def test_nothing_watched_matches_where_nothing_is_watched(
     lists: list[list[str]], watched: set[int], directory: list[str], suffixes: list[list[str]]
@@ -210,7 +211,7 @@ def test_states_go_when_nobody_has_them() -> None:
     assert len(matcher) < 1100
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(SEGMENT.filter(accepted), max_size=30), st.lists(NAME, min_size=1, max_size=10))
 def test_the_index_finds_what_asking_each_finds(segments: list[str], names: list[str]) -> None:
     parsed = [parse_pattern(f"/{segment}").segments[0] for segment in segments]

@@ -33,7 +33,7 @@ from inopt.policy.rules import compile_rules
 from inopt.policy.text.problems import PolicyError
 from inopt.policy.words import Part
 
-_EXAMPLES: Final = 2000 if STRESS else 120
+_EXAMPLES: Final = 2000 if STRESS else 60
 _SETTINGS: Final = settings(
     max_examples=_EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck)
 )

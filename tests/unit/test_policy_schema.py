@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
+from support.sizing import examples
 
 import inopt
 from inopt.cli.schema import schema as command
@@ -146,13 +147,13 @@ def test_every_value_at_every_field(value: Any) -> None:
         assert validator().is_valid(content) == accepted(content), content
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(600), deadline=None, suppress_health_check=list(HealthCheck))
 @given(POLICY | ANYTHING)
 def test_it_accepts_what_msgspec_accepts(content: Any) -> None:
     assert validator().is_valid(content) == accepted(content)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=list(HealthCheck))
 @given(POLICY | ANYTHING)
 def test_every_mistake_is_told_in_a_line(content: Any) -> None:
     # JSON is YAML but for its lone surrogates and numbers without a point.

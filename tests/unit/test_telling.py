@@ -24,7 +24,7 @@ def test_what_is_held_up_holds_up_nothing_else(kernel: Kernel) -> None:
 
     def hold(message: Message) -> None:
         if message[1] < 4:
-            assert release.wait(10)
+            assert release.wait(60)
 
     kernel.hold = hold
 
@@ -53,7 +53,7 @@ def test_what_is_held_up_holds_up_nothing_else(kernel: Kernel) -> None:
 def test_all_tellers_held_up(kernel: Kernel) -> None:
     tellers = Tellers(kernel.device, lambda _: None)
     release = threading.Event()
-    kernel.hold = lambda _: assert_(release.wait(10))
+    kernel.hold = lambda _: assert_(release.wait(60))
     for nodeid in range(50):
         tellers.tell(nodeid, [notifications.invalidate_inode(nodeid, 0, 0)])
     before = threading.active_count()

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.sizing import examples
 from support.wire_strategies import (
     BODIES,
     CREATING,
@@ -38,7 +39,9 @@ DECODERS: Final = {
 PROBES: Final = (DECODERS[31, False], DECODERS[36, True], DECODERS[38, True], DECODERS[45, True])
 
 few = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(
+    max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 each_op = pytest.mark.parametrize("op", Op, ids=lambda op: op.name)
 
 
