@@ -10,6 +10,7 @@ import pytest
 from hypothesis import settings
 from support.forking import all_modules, use_forks
 from support.mounting import in_place, mounted_paths, why_no_host
+from support.sizing import too_late
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("inopt", deadline=None)
@@ -18,6 +19,24 @@ settings.load_profile("inopt")
 # Before this process has threads. Commands as users start them have tests of their own, by
 # `support.mounting.run_program`.
 use_forks(all_modules())
+
+
+# What needs the least comes first.
+_ROOMS = ("unit", "typing", "host", "lab")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Bring the tests into the order of their rooms."""
+    tests = Path(__file__).parent
+    items.sort(key=lambda item: _ROOMS.index(item.path.relative_to(tests).parts[0]))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Begin no test when the time is over."""
+    reason = too_late()
+    if reason is not None:
+        print(f"{item.nodeid} skipped: {reason}")
+        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")
