@@ -124,17 +124,24 @@ class Stack:
             os.close(private)
         if root < 0 or holder < 0:
             _refuse("--work", work_path, f"not on the mount of --upper {path}", "put it there")
+        made = False
         try:
             self.layers.append(Layer(path, root, is_upper=True))
             self._held.append(_take("--upper", path, root))
             if os.statvfs(root).f_flag & os.ST_RDONLY:
                 _refuse("--upper", path, "mounted read-only", "remount it writable")
-            self._take_work(work_path, holder)
+            made = self._take_work(work_path, holder)
+            self._require_features(path)
+        except BaseException:
+            if made:
+                with suppress(OSError):
+                    os.rmdir("work", dir_fd=holder)
+            raise
         finally:
             os.close(holder)
-        self._require_features(path)
 
-    def _take_work(self, path: str, holder: int) -> None:
+    def _take_work(self, path: str, holder: int) -> bool:
+        """Open the work directory, cleared; whether it had to be made."""
         self._held.append(_take("--work", path, holder))
         foreign = set(os.listdir(holder)) - {"work", "index", "incompat"}
         if foreign:
@@ -150,10 +157,12 @@ class Stack:
                         f"its upper layer was made with a feature that inopt does not read: {name}",
                         "mount it with the kernel's overlayfs, or use other directories",
                     )
-        with suppress(FileExistsError):
+        made = "work" not in os.listdir(holder)
+        if made:
             os.mkdir("work", 0o700, dir_fd=holder)
         self.work = os.open("work", _DIRECTORY | os.O_NOFOLLOW, dir_fd=holder)
         clear(self.work)
+        return made
 
     def _require_features(self, path: str) -> None:
         """What the kernel's overlayfs wants of the filesystem of an upper layer."""

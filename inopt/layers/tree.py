@@ -31,6 +31,8 @@ from inopt.wire.replies import Attributes
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
 _BLOCK: Final = 512
+# What the extended attributes of a file without contents of its own may take, in bytes.
+_OF_MARKS: Final = 8192
 
 
 class LayeredTree(Tree):
@@ -192,7 +194,8 @@ class LayeredTree(Tree):
                 if self.stack.format.opaqueness(directory) != b"y":
                     standing.below, number = self._lower_parts(below, name)
         elif stat.S_ISREG(attributes.mode):
-            if attributes.blocks * _BLOCK < attributes.size:
+            allocated = attributes.blocks * _BLOCK
+            if allocated < attributes.size or (attributes.size and allocated <= _OF_MARKS):
                 self._refuse_metacopy(inode, name)
             if below and found.layer.is_upper:
                 number = self._number_of_origin(inode)

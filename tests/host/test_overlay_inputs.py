@@ -136,29 +136,24 @@ def test_a_work_directory_with_something_in_it(layers: Layers) -> None:
 
 def test_directories_in_use(layers: Layers) -> None:
     place = layers.upper.parent
+    (place / "upper2").mkdir()
     (place / "work2").mkdir()
-    others = ["--lower", "lower0", "--upper", "upper", "--work", "work2"]
+    upper = ["--lower", "lower0", "--upper", "upper", "--work", "work2"]
+    work = ["--lower", "lower0", "--upper", "upper2", "--work", "work"]
+    line = ": in use by another mount: unmount that, or use another one"
     with mounted_by_us(layers, place / "ours"):
-        refused(
-            layers, *layers.arguments(),
-            line="--work '{place}/work': in use by another mount: unmount that, or use another one",
-        )  # fmt: skip
-        refused(
-            layers, *others,
-            line="--upper '{place}/upper': in use by another mount: unmount that, or use another"
-            " one",
-        )  # fmt: skip
+        for arguments, what in (
+            (upper, "--upper '{place}/upper'"),
+            (work, "--work '{place}/work'"),
+        ):
+            refused(layers, *arguments, line=line.replace("{what}", what))
+    line = ": in use by the overlay at {place}/the kernel's: unmount that"
     with mounted_by_kernel(layers, place / "the kernel's"):
-        refused(
-            layers, *layers.arguments(),
-            line="--work '{place}/work': in use by the overlay at {place}/the kernel's: unmount"
-            " that",
-        )  # fmt: skip
-        refused(
-            layers, *others,
-            line="--upper '{place}/upper': in use by the overlay at {place}/the kernel's: unmount"
-            " that",
-        )  # fmt: skip
+        for arguments, what in (
+            (upper, "--upper '{place}/upper'"),
+            (work, "--work '{place}/work'"),
+        ):
+            refused(layers, *arguments, line=line.replace("{what}", what))
     with mounted_by_us(layers, place / "ours") as mount:
         assert (mount.path / "file").read_text() == "file"
 

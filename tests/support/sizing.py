@@ -2,7 +2,7 @@
 
 The usual run must end in time on a slow machine, too. What it leaves out of many cases is chosen
 by their names: the same ones in each run. And it begins nothing any more after
-``INOPT_TEST_MINUTES`` (50), which says so of each test.
+``INOPT_TEST_MINUTES`` (40), which says so of each test.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import zlib
 from typing import Final
 
 STRESS: Final = bool(os.environ.get("INOPT_STRESS"))
-_MINUTES: Final = float(os.environ.get("INOPT_TEST_MINUTES", "50"))
+_MINUTES: Final = float(os.environ.get("INOPT_TEST_MINUTES", "40"))
 _BEGAN: Final = time.monotonic()
 
 
