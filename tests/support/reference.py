@@ -38,12 +38,13 @@ _NAMING: Final = {
 _XATTRS: Final = {"setxattr", "getxattr", "listxattr", "removexattr"}
 _OTHERS: Final = {
     "lookup", "getattr", "statx", "statfs", "open", "opendir", "fsync", "fsyncdir", "ioctl", "mmap",
+    "copy_up",
 }  # fmt: skip
 
 SLOTS: Final = frozenset(_READING | _WRITING | _SETTING | _NAMING | _XATTRS | _OTHERS)
 """All slots that can be decided."""
 
-UNHANDLED: Final = frozenset({"mmap", "overwrite"})
+UNHANDLED: Final = frozenset({"mmap", "overwrite", "copy_up"})
 """Slots that no handler serves."""
 
 WORDS: Final[Mapping[str, frozenset[str]]] = {
