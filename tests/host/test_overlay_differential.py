@@ -23,7 +23,7 @@ pytestmark = pytest.mark.host
 
 TIERS: Final = tuple(os.environ.get("INOPT_TEST_TIERS", "none rw").split())
 _FIRST: Final = int(os.environ.get("INOPT_TEST_SEED", "0"))
-_ROUNDS: Final = 40 if STRESS else 3
+_ROUNDS: Final = 40 if STRESS else 2
 _STEPS: Final = 60
 
 
