@@ -110,15 +110,20 @@ def test_many_openers_one_fetch(slow: Slow) -> None:
 
 def test_many_fetches_at_once(slow: Slow) -> None:
     names = [f"many-{number}" for number in range(10)]
-    contents = {name: slow.placeholder(name, MEBI) for name in names}
-    readers = {name: slow.reader(name) for name in names}
-    until(lambda: any(slow.records("fetching", name) for name in names))
-    slow.mount.path.joinpath("many-0").stat()  # others are served meanwhile
-    assert not all(slow.records("hydrated", name) for name in names)
+    contents = {name: slow.placeholder(name, MEBI) for name in names[1:]}
+    contents[names[0]] = slow.placeholder(names[0], 8 * MEBI)
+    readers = {names[0]: slow.waits(names[0])}
+    readers |= {name: slow.reader(name) for name in names[1:]}
+    slow.mount.path.joinpath(names[0]).stat()  # others are served meanwhile
+    assert not slow.records("hydrated", names[0])
     for name, reader in readers.items():
         assert reader.communicate()[0] == contents[name]
-    told = [json.loads(line)["event"] for line in slow.mount.log.read_text().splitlines()]
-    assert told[: told.index("hydrated")].count("fetching") > 1
+    told = [
+        (record["event"], record.get("id"))
+        for record in map(json.loads, slow.mount.log.read_text().splitlines())
+    ]
+    meanwhile = told[: told.index(("hydrated", f"id-{names[0]}"))]
+    assert sum(event == "fetching" for event, _ in meanwhile) > 1
 
 
 def test_failing_is_eio_and_the_next_tries_again(slow: Slow) -> None:
