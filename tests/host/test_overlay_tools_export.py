@@ -9,6 +9,8 @@ import pty
 import select
 import subprocess
 import tarfile
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -127,10 +129,14 @@ def test_names_that_no_layer_can_have(layers: Layers) -> None:
 
 def test_progress_is_for_a_terminal(place: Path) -> None:
     layers = Layers(place)
-    with open(layers.upper / "large", "xb") as file:
-        file.truncate(4 << 30)
+    (layers.upper / "large").write_bytes(os.urandom(40 << 20))
+    # Whoever reads takes a while over each piece: short work shows nothing.
+    pipe = place / "pipe"
+    os.mkfifo(pipe)
+    reader = threading.Thread(target=_read_slowly, args=(pipe, 4 << 20, 0.3))
+    reader.start()
     ours, theirs = pty.openpty()
-    words = [inopt_program(), "overlay", "export", str(layers.upper), "/dev/null"]
+    words = [inopt_program(), "overlay", "export", str(layers.upper), str(pipe)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=theirs) as process:
         os.close(theirs)
         shown = b""
@@ -142,11 +148,18 @@ def test_progress_is_for_a_terminal(place: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.read() == b""
     os.close(ours)
+    reader.join()
     assert process.returncode == 0
     assert b"packing" in shown
-    assert b"GiB" in shown
+    assert b"MiB" in shown
     done = inopt("overlay", "export", str(layers.upper), "/dev/null")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def _read_slowly(pipe: Path, size: int, seconds: float) -> None:
+    with pipe.open("rb") as file:
+        while file.read(size):
+            time.sleep(seconds)
 
 
 def test_large_numbers_fit() -> None:
