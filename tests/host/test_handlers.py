@@ -126,7 +126,7 @@ def test_stuck_handlers_are_named(place: Path, name: str) -> None:
         inode = os.stat(mount.path / "file").st_ino
         assert ask(mount, "late") == errno.ENODATA
         found = records(mount, "a handler does not answer")
-        assert 1 <= len(found) <= 3
+        assert 1 <= len(found) <= 8
         assert (found[0]["opcode"], found[0]["nodeid"]) == ("GETXATTR", inode)
         assert found[0]["pid"] == os.getpid()
 

@@ -34,7 +34,7 @@ class Troubled(Handlers):
         if word == "sleep":
             await trio.sleep(60)
         if word == "late":
-            await trio.sleep(0.7)
+            await trio.sleep(2)
         if word == "where":
             request = self.session.request()
             assert request is not None
@@ -72,7 +72,7 @@ class TroubledPlain(Troubled):
         if word == "wrong":
             return "text"  # type: ignore[return-value]
         if word == "late":
-            time.sleep(0.7)
+            time.sleep(2)
         return self.daemon.getxattr(inode, name, ctx)
 
 
