@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from hypothesis import settings
 from support.forking import all_modules, use_forks
 from support.mounting import in_place, mounted_paths, why_no_host
 from support.sizing import too_late
+from support.skipping import cannot, skip
 
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("inopt", deadline=None)
@@ -22,7 +22,7 @@ use_forks(all_modules())
 
 
 # What needs the least comes first.
-_ROOMS = ("unit", "typing", "host", "lab")
+_ROOMS = ("unit", "host", "lab")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -35,20 +35,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Begin no test when the time is over."""
     reason = too_late()
     if reason is not None:
-        print(f"{item.nodeid} skipped: {reason}")
-        pytest.skip(reason)
+        skip(reason)
 
 
 @pytest.fixture(scope="session")
 def host() -> None:
     """Skip where nothing can be mounted, but never in CI."""
     reason = why_no_host()
-    if reason is None:
-        return
-    if os.environ.get("CI"):
-        pytest.fail(f"host tests cannot run in CI: {reason}")
-    print(f"host tests skipped: {reason}")
-    pytest.skip(reason)
+    if reason is not None:
+        cannot(f"no host tests: {reason}")
 
 
 @pytest.fixture(scope="session", autouse=True)

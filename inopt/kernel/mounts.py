@@ -51,13 +51,14 @@ def parse_mountinfo(line: str) -> Mounted:
         int(words[0]),
         int(major),
         int(minor),
-        _unescape(words[4]),
+        unescaped(words[4]),
         words[after + 1],
-        _unescape(words[after + 2]),
+        unescaped(words[after + 2]),
     )
 
 
-def _unescape(text: str) -> str:
+def unescaped(text: str) -> str:
+    r"""A name as mountinfo has it, where a space is ``\040``."""
     return _ESCAPE.sub(lambda found: chr(int(found[1], 8)), text)
 
 

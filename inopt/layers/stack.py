@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
 import stat
 from contextlib import suppress
 from typing import Final, NoReturn
@@ -17,13 +16,13 @@ from inopt.backing.filesystems import Filesystem, mount_descriptor
 from inopt.backing.identity import attributes_of
 from inopt.exceptions import UsageError
 from inopt.layers.format import Format, filesystem_uuid, is_whiteout
+from inopt.layers.mounted import layer_mounts
 from inopt.layers.options import LayerOptions
 from inopt.wire.replies import Attributes
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 _PROBE: Final = b"#inopt"
 
 
@@ -143,7 +142,8 @@ class Stack:
     def _take_work(self, path: str, holder: int) -> bool:
         """Open the work directory, cleared; whether it had to be made."""
         self._held.append(_take("--work", path, holder))
-        foreign = set(os.listdir(holder)) - {"work", "index", "incompat"}
+        present = os.listdir(holder)
+        foreign = set(present) - {"work", "index", "incompat"}
         if foreign:
             _refuse("--work", path, f"not empty: it has '{min(foreign)}'", "name an empty one")
         for feature in ("index", "incompat"):
@@ -157,7 +157,7 @@ class Stack:
                         f"its upper layer was made with a feature that inopt does not read: {name}",
                         "mount it with the kernel's overlayfs, or use other directories",
                     )
-        made = "work" not in os.listdir(holder)
+        made = "work" not in present
         if made:
             os.mkdir("work", 0o700, dir_fd=holder)
         self.work = os.open("work", _DIRECTORY | os.O_NOFOLLOW, dir_fd=holder)
@@ -308,23 +308,11 @@ def _take(what: str, path: str, directory: int) -> int:
 
 def _overlay_using(directory: int) -> str | None:
     """Where the kernel has an overlay mounted that writes to this directory."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            head, _, tail = line.partition(" - ")
-            if not tail.startswith("overlay "):
-                continue
-            for option in tail.split(" ")[2].rstrip("\n").split(","):
-                key, _, value = option.partition("=")
-                if key in ("upperdir", "workdir"):
-                    with suppress(OSError):
-                        if os.path.samestat(os.stat(_unescaped(value)), os.fstat(directory)):
-                            return _unescaped(head.split(" ")[4])
+    status = os.fstat(directory)
+    for mount in layer_mounts():
+        if mount.kind == "overlay" and mount.has(status.st_dev, status.st_ino):
+            return mount.point
     return None
-
-
-def _unescaped(text: str) -> str:
-    r"""A name in mountinfo (proc(5)), where a space is ``\040``."""
-    return _ESCAPED.sub(lambda found: chr(int(found[1], 8)), text)
 
 
 def _refuse(what: str, path: str, reason: str, way_out: str) -> NoReturn:

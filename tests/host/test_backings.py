@@ -11,13 +11,13 @@ import pytest
 from support.mounting import (
     detach,
     inopt,
+    inopt_program,
     mounted,
     mounts_below,
     running,
 )
 from support.programs import (
     error_of,
-    inopt_program,
     overlay_in,
     sh,
     start_client,

@@ -8,10 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support.mounting import inopt, mounted, mounts_below
+from support.mounting import inopt, inopt_program, mounted, mounts_below
 from support.programs import (
     as_stranger,
-    inopt_program,
     left_by_dead,
     runtime_files,
     sh,

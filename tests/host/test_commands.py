@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from support.mounting import mounts_below
+from support.mounting import inopt_program, mounts_below
 from support.mounting import run_program as inopt
-from support.programs import inopt_program, overlay_in, sh
+from support.programs import overlay_in, sh
 
 pytestmark = pytest.mark.host
 

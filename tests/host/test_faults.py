@@ -26,6 +26,7 @@ from support.programs import (
     filesystem_in,
     sh,
 )
+from support.skipping import skip
 
 pytestmark = pytest.mark.host
 
@@ -125,8 +126,7 @@ def why_no_quota() -> str | None:
 def test_quota(place: Path, tier: str) -> None:
     reason = why_no_quota()
     if reason:
-        print(f"not tried: {reason}")
-        pytest.skip(reason)
+        skip(reason)
     with with_quota(place) as source:
         source.chmod(0o777)
         with mounted(source, place / "mnt", "--tier", tier) as mount:

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.mounting import Mount, detach, mounted, mounts_below, running
+from support.mounting import Mount, detach, inopt_program, mounted, mounts_below, running
 from support.mounting import run_program as inopt
 from support.programs import (
     RUNTIME,
@@ -21,7 +21,6 @@ from support.programs import (
     client,
     error_of,
     events,
-    inopt_program,
     is_orphan,
     left_by_dead,
     python_program,

@@ -28,7 +28,6 @@ from support.notifying import (
     requests,
     shows,
     size,
-    stats,
 )
 from support.programs import error_of, within
 
@@ -227,7 +226,7 @@ def test_files_without_a_name(below: Path, above: Path) -> None:
 
 
 def test_links_made_where_nobody_has_looked(mount: Mount, below: Path, above: Path) -> None:
-    if stats(mount)["coherence"] == "inotify":
+    if mount.stats()["coherence"] == "inotify":
         pytest.skip("what is done in directories that nobody has looked at is not told there")
     (below / "unseen").mkdir()
     (below / "file").write_text("content")
@@ -243,10 +242,10 @@ def test_set_id_files_are_asked_for_each_time(mount: Mount, below: Path, above: 
     (below / "file").write_text("content")
     (below / "file").chmod(0o4755)
     assert stat.S_IMODE((above / "file").stat().st_mode) == 0o4755
-    before = stats(mount)["GETATTR"]["daemon"]
+    before = mount.stats()["GETATTR"]["daemon"]
     for _ in range(5):
         (above / "file").stat()
-    assert stats(mount)["GETATTR"]["daemon"] >= before + 5
+    assert mount.stats()["GETATTR"]["daemon"] >= before + 5
 
 
 def test_ten_thousand_quick_changes(below: Path, above: Path) -> None:

@@ -13,7 +13,6 @@ from support.notifying import (
     notified,
     requests,
     size,
-    stats,
 )
 
 pytestmark = pytest.mark.host
@@ -29,7 +28,7 @@ def mount(host: None, request: pytest.FixtureRequest) -> Iterator[Mount]:
 
 def test_what_is_made_through_the_mount_is_known(mount: Mount) -> None:
     """The daemon's own changes are nothing new to the kernel: nothing is told, nothing asked."""
-    above, before = mount.path, stats(mount)
+    above, before = mount.path, mount.stats()
     for number in range(1000):
         path = above / f"file{number}"
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
@@ -41,7 +40,7 @@ def test_what_is_made_through_the_mount_is_known(mount: Mount) -> None:
         if number % 4 == 2:
             (above / f"dir{number}").mkdir()
     time.sleep(0.3)
-    after = stats(mount)
+    after = mount.stats()
     assert after["own_events"] - before["own_events"] >= 1000
     told = after["invalidated_inodes"] - before["invalidated_inodes"]
     # Who bypasses closes the backing file in its own name.
@@ -59,11 +58,11 @@ def test_what_is_made_through_the_mount_is_known(mount: Mount) -> None:
 
 def test_writing_through_the_mount(mount: Mount) -> None:
     """Many small writes are told as few times as they are read in bunches."""
-    above, before = mount.path, stats(mount)["invalidated_inodes"]
+    above, before = mount.path, mount.stats()["invalidated_inodes"]
     began = time.monotonic()
     with (above / "file").open("wb", buffering=0) as file:
         for _ in range(20_000):
             file.write(b"x" * 100)
     bunches = (time.monotonic() - began) / 0.01
-    assert stats(mount)["invalidated_inodes"] - before <= 2 * bunches + 10
+    assert mount.stats()["invalidated_inodes"] - before <= 2 * bunches + 10
     assert size(above / "file") == size(mount.source / "file") == 2_000_000

@@ -19,7 +19,6 @@ from support.notifying import (
     reload,
     requests,
     shows,
-    stats,
 )
 from support.programs import overlay_in, sh, within
 
@@ -59,7 +58,7 @@ def test_the_log_says_who_watches(place: Path) -> None:
             "inotify",
             "no fanotify: INOPT_NO_FANOTIFY is set",
         )
-        assert stats(mount)["watch_budget"] > 100
+        assert mount.stats()["watch_budget"] > 100
 
 
 def watching(mount: Mount) -> list[dict[str, str]]:
@@ -72,7 +71,7 @@ def test_without_file_handles(place: Path) -> None:
     (source / "dir").mkdir()
     (source / "dir" / "file").write_text("old")
     with mounted(source, place / "mnt", policy=policy_in(place)) as mount:
-        assert stats(mount)["coherence"] == "inotify"
+        assert mount.stats()["coherence"] == "inotify"
         for _ in range(2):
             assert (mount.path / "dir" / "file").read_text() == "old"
         (source / "dir" / "file").write_text("newer")
@@ -109,28 +108,28 @@ def test_reload_switches_it(place: Path, kind: str) -> None:
         place / "src", place / "mnt", policy=policy, environment=environment(kind)
     ) as mount:
         (mount.source / "file").touch()
-        descriptors = stats(mount)["fds"]
+        descriptors = mount.stats()["fds"]
         for turn in range(2):
-            assert stats(mount)["coherence"] == "timeout"
+            assert mount.stats()["coherence"] == "timeout"
             mode(mount.path / "file")
             policy.write_text(POLICY)
             reload(mount)
-            assert stats(mount)["coherence"] == kind
+            assert mount.stats()["coherence"] == kind
             for _ in range(2):
                 mode(mount.path / "file")
             assert believed(mount, mount.path / "file")
             (mount.source / "file").chmod(0o600 + turn)
             assert shows(lambda: mode(mount.path / "file") == 0o600 + turn) < LATEST  # noqa: B023
             reload(mount)
-            assert stats(mount)["coherence"] == kind, "it stays"
+            assert mount.stats()["coherence"] == kind, "it stays"
             for _ in range(2):
                 mode(mount.path / "file")
             policy.write_text("version: 1\n")
             reload(mount)
-            assert stats(mount)["coherence"] == "timeout"
+            assert mount.stats()["coherence"] == "timeout"
             mode(mount.path / "file")
             assert not believed(mount, mount.path / "file")
-            assert within(3, lambda: stats(mount)["fds"] <= descriptors + 1)
+            assert within(3, lambda: mount.stats()["fds"] <= descriptors + 1)
         assert threads(mount) & {"inopt-coherenc", "inopt-teller-0"} == set()
         assert mount.complaints() == []
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 import pytest
 from support import underneath
 from support.mounting import Mount, in_place, mounted
-from support.notifying import notified, policy_in, stats
+from support.notifying import notified, policy_in
 from support.programs import events, filesystem_in, python_program, sh, within
 from support.sizing import STRESS
 
@@ -66,7 +66,7 @@ def test_random_changes_while_others_look(place: Path, way: str) -> None:
             assert underneath.differences(seen, there) == {}, f"seed {seed}, turn {turn}"
             for walker in walkers:
                 walker.send_signal(signal.SIGCONT)
-        told = stats(mount)
+        told = mount.stats()
         assert told["invalidated_names"] > 10
         assert told["watch_overflows"] == 0
         assert mount.complaints() == []
@@ -96,7 +96,7 @@ def test_more_changes_than_can_be_noticed(place: Path, kind: str) -> None:
             (mount.source / "a").write_text("was not there")
         finally:
             os.kill(mount.pid, signal.SIGCONT)
-        assert within(10, lambda: stats(mount)["watch_overflows"] >= 1)
+        assert within(10, lambda: mount.stats()["watch_overflows"] >= 1)
 
         def is_as_underneath() -> bool:
             modes = {(mount.path / f"file{number}").stat().st_mode & 0o777 for number in range(200)}
@@ -243,7 +243,7 @@ def test_other_filesystems(host: None, kind: str) -> None:
     with in_place("other") as place, filesystem_of(place, kind) as source:
         (source / "file").write_text("old")
         with mounted(source, place / "mnt", policy=policy_in(place)) as mount:
-            assert stats(mount)["coherence"] == "fanotify"
+            assert mount.stats()["coherence"] == "fanotify"
             assert (mount.path / "file").read_text() == "old"
             (source / "file").write_text("newer")
             (source / "other").touch()

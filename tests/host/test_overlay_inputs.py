@@ -146,14 +146,14 @@ def test_directories_in_use(layers: Layers) -> None:
             (upper, "--upper '{place}/upper'"),
             (work, "--work '{place}/work'"),
         ):
-            refused(layers, *arguments, line=line.replace("{what}", what))
+            refused(layers, *arguments, line=what + line)
     line = ": in use by the overlay at {place}/the kernel's: unmount that"
     with mounted_by_kernel(layers, place / "the kernel's"):
         for arguments, what in (
             (upper, "--upper '{place}/upper'"),
             (work, "--work '{place}/work'"),
         ):
-            refused(layers, *arguments, line=line.replace("{what}", what))
+            refused(layers, *arguments, line=what + line)
     with mounted_by_us(layers, place / "ours") as mount:
         assert (mount.path / "file").read_text() == "file"
 

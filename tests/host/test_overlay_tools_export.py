@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import zstandard
 from support.kernel_layers import Layers, unlike, view
-from support.mounting import inopt
-from support.programs import inopt_program, sh
+from support.mounting import inopt, inopt_program
+from support.programs import sh
 
 from inopt.layers.tools import tar
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import pytest
+from support.clients import TESTS
 from support.sizing import too_late
+from support.skipping import skip
 
-TESTS: Final = Path(__file__).parent.parent
 REPOSITORY: Final = TESTS.parent
 PATIENCE: Final = 1400  # seconds; a boot and its tests take one or two minutes on an idle machine
 _USUALLY: Final = 300  # seconds, of a boot on a slow machine
@@ -63,26 +63,19 @@ class Boot:
 
 
 class Boots:
-    """Boots in the order in which tests want them, late ones last: two at once if there are
-    processors for them. A test that asks for what it wants waits for that one alone.
-    """
+    """Boots in the order in which tests want them: two at once if there are processors for them."""
 
     def __init__(self, lab: Path, wanted: Iterable[Boot]) -> None:
         self._lab = lab
         self._running: set[subprocess.Popen[str]] = set()
         self._pool = ThreadPoolExecutor(min(2, os.cpu_count() or 1))
-        self._futures = {
-            boot: self._pool.submit(self._run, boot)
-            for boot in sorted(dict.fromkeys(wanted), key=lambda boot: boot.late)
-            if boot.missing is None
-        }
+        self._futures = {boot: self._pool.submit(self._run, boot) for boot in dict.fromkeys(wanted)}
 
     def output_of(self, boot: Boot) -> str:
-        """What it printed; skips the test if the time was over. Raises `AssertionError`."""
+        """What it printed; skips the test if it could not be begun. Raises `AssertionError`."""
         done = self._futures[boot].result()
         if isinstance(done, str):
-            print(f"lab test skipped: {done}")
-            pytest.skip(done)
+            skip(done)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-4000:]
         return done.stdout
 
@@ -95,7 +88,7 @@ class Boots:
 
     def _run(self, boot: Boot) -> subprocess.CompletedProcess[str] | str:
         """What came of it, or why it was not begun."""
-        reason = too_late(_USUALLY)
+        reason = boot.missing or too_late(_USUALLY)
         if reason is not None:
             return reason
         with boot.begin(self._lab) as process:

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab.booting import Boot, Boots
+from lab.booting import REPOSITORY, Boots
 from support.sizing import STRESS
+from support.skipping import skip
 
-REPOSITORY = Path(__file__).parent.parent.parent
 LAB = Path(os.environ.get("INOPT_LAB", REPOSITORY.parent / "shared" / "lab"))
 
 # A boot of some minutes for numbers that say nothing where it is small.
@@ -21,6 +21,11 @@ collect_ignore = [] if STRESS else ["test_bench_lab.py"]
 def pytest_configure(config: pytest.Config) -> None:
     """Register the marker."""
     config.addinivalue_line("markers", "boot(boot): what the test boots, to be started early")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is booted late is tested late: no test waits for more boots than come before its own."""
+    items.sort(key=lambda item: any(mark.args[0].late for mark in item.iter_markers("boot")))
 
 
 @pytest.fixture(scope="session")
@@ -33,8 +38,7 @@ def lab() -> Path:
     elif shutil.which("qemu-system-x86_64") is None:
         reason = "qemu-system-x86_64 is missing: install qemu-system-x86"
     if reason is not None:
-        print(f"lab tests skipped: {reason}")
-        pytest.skip(reason)
+        skip(reason)
     return run
 
 
@@ -54,8 +58,4 @@ def printed(boots: Boots, request: pytest.FixtureRequest) -> str:
     """What the command printed that the test has booted a kernel for."""
     mark = request.node.get_closest_marker("boot")
     assert mark is not None
-    boot: Boot = mark.args[0]
-    if boot.missing is not None:
-        print(f"lab test skipped: {boot.missing}")
-        pytest.skip(boot.missing)
-    return boots.output_of(boot)
+    return boots.output_of(mark.args[0])

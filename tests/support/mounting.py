@@ -35,6 +35,11 @@ def inopt(
     return run_command(*arguments, cwd=cwd, timeout=timeout, **environment)
 
 
+def inopt_program() -> str:
+    """The path of the command under test."""
+    return str(Path(sys.executable).with_name("inopt"))
+
+
 def run_program(
     *arguments: str, cwd: Path | str = _SPACE, timeout: float = 60, **environment: str
 ) -> subprocess.CompletedProcess[str]:
@@ -42,9 +47,8 @@ def run_program(
 
     Its output is captured, so a daemon that kept the pipes would hang it.
     """
-    program = Path(sys.executable).with_name("inopt")
     return subprocess.run(
-        [str(program), *arguments],
+        [inopt_program(), *arguments],
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from inopt.session import asking
 from support.mounting import Mount, mounted
@@ -40,13 +40,8 @@ def notified(place: Path, way: str) -> Iterator[Mount]:
         policy=policy_in(place),
         environment=environment(kind),
     ) as mount:
-        assert stats(mount)["coherence"] == kind
+        assert mount.stats()["coherence"] == kind
         yield mount
-
-
-def stats(mount: Mount) -> dict[str, Any]:
-    """What ``inopt stats`` says, without a process for it."""
-    return asking.ask(str(socket_of(mount)), "stats")
 
 
 def reload(mount: Mount) -> None:
@@ -56,7 +51,7 @@ def reload(mount: Mount) -> None:
 
 def requests(mount: Mount) -> int:
     """How many lookups and questions for attributes have reached the daemon."""
-    told = stats(mount)
+    told = mount.stats()
     return sum(told[name]["daemon"] for name in ("LOOKUP", "GETATTR", "READDIRPLUS"))
 
 

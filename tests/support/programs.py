@@ -22,7 +22,6 @@ RUNTIME: Final = Path("/run/inopt")
 _PYTHON: Final = next(
     path for path in ("/usr/bin/python3", os.path.realpath(sys.executable)) if os.path.exists(path)
 )
-_INOPT: Final = str(Path(sys.executable).with_name("inopt"))
 
 
 def sh(
@@ -71,11 +70,6 @@ def start_client(code: str, *arguments: str, cwd: Path | str = "/") -> subproces
     assert process.stdout is not None
     assert process.stdout.readline().strip() == "ready"
     return process
-
-
-def inopt_program() -> str:
-    """The path of the command under test."""
-    return _INOPT
 
 
 def as_stranger(*capabilities: str) -> list[str]:
