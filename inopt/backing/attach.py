@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from inopt.backing.attached import AttachedInodes, attached_to
+from inopt.backing.attached import AttachedInodes, attached_to, reason_of
 from inopt.backing.caller import RegisteringIdentity
 from inopt.backing.inodes import Inode
 
@@ -186,9 +186,9 @@ class Attachments:
             level = _log.debug if number in self._told else _log.warning
             self._told.add(number)
             level(
-                "not bypassed: the kernel refused the backing file",
+                "not bypassed: the backing file cannot be given to the kernel",
                 inode=inode.number,
-                error=os.strerror(number),
+                reason=reason_of(number),
                 served_by="daemon",
             )
             return 0

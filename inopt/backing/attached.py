@@ -34,7 +34,7 @@ _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
 # These may be over when the inode is next looked up.
 _PASSING: Final = frozenset({errno.ENFILE, errno.EMFILE, errno.ENOMEM, errno.EINTR, errno.ESTALE})
 _REASONS: Final = {
-    errno.EXDEV: "the mount shows it by another inode number (another device, or another mount)",
+    errno.EXDEV: "the mount shows it by another inode number: of another device, or copied up",
     errno.ELOOP: "its filesystem is stacked too deep: see -o max_stack_depth",
     errno.EPERM: "registering needs CAP_SYS_ADMIN in the initial user namespace",
     errno.ENFILE: "too many open files",
@@ -93,7 +93,10 @@ class AttachedInodes:
             return attached.backing_id if isinstance(attached, Attached) else 0
         if inode is self._tree.root:
             return 0  # the kernel has it without an entry
-        if not mask or self._paused or not self._may_stay(inode, mask, attributes):
+        if not mask or self._paused:
+            return 0
+        mask = self._tree.attachable(inode, mask)
+        if not mask or not self._may_stay(inode, mask, attributes):
             return 0
         with self.lock:
             if inode.attached is not None or inode.io is not None:
@@ -111,9 +114,8 @@ class AttachedInodes:
             self._count += 1
             return backing_id
 
-    def _may_stay(self, inode: Inode, mask: OpsMask, attributes: Attributes) -> bool:
-        if not self._tree.may_attach(inode):
-            return False
+    @staticmethod
+    def _may_stay(inode: Inode, mask: OpsMask, attributes: Attributes) -> bool:
         if not stat.S_ISREG(attributes.mode):
             return True
         if inode.never_bypass:
@@ -124,7 +126,9 @@ class AttachedInodes:
 
     def for_listing(self, directory: Inode, mask: OpsMask) -> int:
         """The backing id for an OPENDIR reply: the root's, whose entry nobody has looked up."""
-        if directory is not self._tree.root or Op.READDIR not in mask:
+        if directory is not self._tree.root:
+            return 0
+        if Op.READDIR not in self._tree.attachable(directory, mask):
             return 0
         with self.lock:
             known = attached_to(directory)

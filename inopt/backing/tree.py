@@ -18,6 +18,7 @@ from inopt.backing.filesystems import Filesystem, mount_descriptor
 from inopt.backing.identity import HANDLE_FLAGS, attributes_of, identify, key_of
 from inopt.backing.inodes import Inode, Key
 from inopt.backing.keeping import KnownInodes
+from inopt.ops import OpsMask
 from inopt.wire.directory import DOTS
 from inopt.wire.replies import Attributes
 
@@ -269,10 +270,10 @@ class Tree(KnownInodes):
     def require_openable(self, inode: Inode) -> None:
         """Raise ``ESTALE`` if *inode* is to be looked up again before it is opened."""
 
-    def may_attach(self, inode: Inode) -> bool:
-        """Whether *inode* leads to one backing file, and to all of it, as long as it is known."""
+    def attachable(self, inode: Inode, mask: OpsMask) -> OpsMask:
+        """What of *mask* the backing file of *inode* answers rightly as long as it is known."""
         del inode
-        return True
+        return mask
 
     def stored(self, name: bytes) -> bytes:
         """What an extended attribute is called in the backing tree."""

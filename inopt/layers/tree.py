@@ -25,12 +25,16 @@ from inopt.layers.finding import Finder, Found
 from inopt.layers.format import origin_number
 from inopt.layers.stack import Layer, Stack
 from inopt.layers.standing import Part, Standing, standing_of
+from inopt.ops import Op, OpsMask
 from inopt.wire.directory import DOTS
 from inopt.wire.replies import Attributes
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
 _BLOCK: Final = 512
+_NOTHING: Final = OpsMask()
+_LISTING: Final = OpsMask.of(Op.READDIR)
+_WRITING: Final = OpsMask.of(Op.SETATTR, Op.WRITE)
 # What the extended attributes of a file without contents of its own may take, in bytes.
 _OF_MARKS: Final = 8192
 
@@ -330,11 +334,18 @@ class LayeredTree(Tree):
         if standing_of(inode).replaced:
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
-    def may_attach(self, inode: Inode) -> bool:
-        """Not what may be copied up, nor a directory of several layers."""
+    def attachable(self, inode: Inode, mask: OpsMask) -> OpsMask:
+        """Nothing of what may be copied up, nor of a directory of several layers.
+
+        No listings either: layers know what was copied up, and the parents of directories, by
+        other inode numbers. And lower layers are only read.
+        """
         standing = standing_of(inode)
-        may_move = self.stack.has_upper and not standing.layer.is_upper
-        return not may_move and not standing.below
+        if standing.below:
+            return _NOTHING
+        if standing.layer.is_upper:
+            return mask - _LISTING
+        return _NOTHING if self.stack.has_upper else mask - _LISTING - _WRITING
 
     # --- marks ---------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 /* The benchmark's client: a tight loop, so that what is measured is the mount and not the client.
  *
  *   client stat   ROOT LIST   lstat each name of the file LIST
+ *   client near   ROOT LIST   the same, but from its directory, as ls and find do
  *   client open   ROOT LIST   open, read and close each (after an untimed lstat of each)
  *   client append ROOT LIST   open each for writing, append a byte, close
  *   client create ROOT COUNT  create, close and unlink COUNT files in ROOT/created
@@ -60,6 +61,30 @@ static void stat_all(char **names, long count)
 	for (long i = 0; i < count; i++)
 		if (lstat(names[i], &status))
 			err(1, "lstat %s", names[i]);
+}
+
+static void stat_near(char **names, long count)
+{
+	const char *before = "";
+	size_t length = 0;
+	int directory = AT_FDCWD;
+	struct stat status;
+	for (long i = 0; i < count; i++) {
+		char *slash = strrchr(names[i], '/');
+		if (!slash)
+			errx(2, "%s: in no directory", names[i]);
+		if (length != (size_t)(slash - names[i]) || strncmp(before, names[i], length)) {
+			if (directory != AT_FDCWD)
+				close(directory);
+			before = names[i];
+			length = slash - names[i];
+			*slash = 0;
+			directory = open(names[i], O_PATH | O_DIRECTORY);
+			*slash = '/';
+		}
+		if (directory < 0 || fstatat(directory, slash + 1, &status, AT_SYMLINK_NOFOLLOW))
+			err(1, "stat %s", names[i]);
+	}
 }
 
 static void open_all(char **names, long count)
@@ -158,7 +183,7 @@ int main(int argc, char **argv)
 		errx(2, "usage: client MODE ROOT LIST|COUNT|NAME|-");
 	const char *mode = argv[1];
 	long count = 0;
-	int listed = !strcmp(mode, "stat") || !strcmp(mode, "open") || !strcmp(mode, "append");
+	int listed = !strcmp(mode, "stat") || !strcmp(mode, "near") || !strcmp(mode, "open") || !strcmp(mode, "append");
 	char **names = listed ? read_names(argv[3], &count) : NULL;
 	if (chdir(argv[2]))
 		err(1, "%s", argv[2]);
@@ -167,6 +192,8 @@ int main(int argc, char **argv)
 	double start = now();
 	if (!strcmp(mode, "stat"))
 		stat_all(names, count);
+	else if (!strcmp(mode, "near"))
+		stat_near(names, count);
 	else if (!strcmp(mode, "open"))
 		open_all(names, count);
 	else if (!strcmp(mode, "sequential") || !strcmp(mode, "random"))

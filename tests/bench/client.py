@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import sys
@@ -16,6 +17,15 @@ def read_names(path: str) -> list[bytes]:
 def stat_all(names: list[bytes]) -> int:
     for name in names:
         os.lstat(name)
+    return len(names)
+
+
+def stat_near(names: list[bytes]) -> int:
+    for directory, some in itertools.groupby(names, os.path.dirname):
+        opened = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+        for name in some:
+            os.stat(os.path.basename(name), dir_fd=opened, follow_symlinks=False)
+        os.close(opened)
     return len(names)
 
 
@@ -75,13 +85,15 @@ def walk(directory: str) -> int:
 
 def main() -> None:
     mode, root, argument = sys.argv[1:]
-    names = read_names(argument) if mode in ("stat", "open", "append") else []
+    names = read_names(argument) if mode in ("stat", "near", "open", "append") else []
     os.chdir(root)
     if mode == "open":
         stat_all(names)
     start = time.monotonic()
     if mode == "stat":
         count = stat_all(names)
+    elif mode == "near":
+        count = stat_near(names)
     elif mode == "open":
         count = open_all(names)
     elif mode in ("sequential", "random"):

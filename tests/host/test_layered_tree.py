@@ -15,6 +15,7 @@ from inopt.layers.options import LayerOptions
 from inopt.layers.stack import Stack
 from inopt.layers.standing import standing_of
 from inopt.layers.tree import LayeredTree
+from inopt.ops import Op, OpsMask
 
 
 @pytest.fixture
@@ -111,18 +112,20 @@ def test_names_of_one_lower_file_are_inodes_of_their_own(layers: Layers) -> None
 
 def test_what_may_be_given_to_the_kernel_for_good(layers: Layers) -> None:
     """On tier inode: not what may be copied up, nor what is made of several directories."""
+    asked = OpsMask.of(Op.GETATTR, Op.SETATTR, Op.READ, Op.WRITE, Op.READDIR)
+    upper = asked - OpsMask.of(Op.READDIR)
+    lower = OpsMask.of(Op.GETATTR, Op.READ)
+
+    def given(tree: LayeredTree, *names: str) -> list[OpsMask]:
+        return [tree.attachable(at(tree, name), asked) for name in names]
+
     with tree_of(layers) as (tree, copier):
-        assert tree.may_attach(at(tree, "own"))
-        assert tree.may_attach(at(tree, "pure"))
-        file = at(tree, "d/file")
-        assert not tree.may_attach(file)
-        assert not tree.may_attach(at(tree, "d"))
-        assert not tree.may_attach(at(tree, "d/below"))
-        copier.copy_up(file)
-        assert tree.may_attach(file)
+        assert given(tree, "own", "pure") == [upper, upper]
+        assert given(tree, ".", "d", "d/file", "d/below") == [OpsMask()] * 4
+        copier.copy_up(at(tree, "d/file"))
+        assert given(tree, "d/file") == [upper]
     with tree_of(layers, upper=False) as (tree, _):
-        assert tree.may_attach(at(tree, "d/file"))
-        assert not tree.may_attach(at(tree, "d"))
+        assert given(tree, "d/file", "d") == [lower, OpsMask()]
 
 
 def test_a_directory_that_was_forgotten_and_found_again(layers: Layers) -> None:

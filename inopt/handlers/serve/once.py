@@ -16,6 +16,7 @@ from typing import Final
 
 import structlog
 
+from inopt.backing.attached import reason_of
 from inopt.backing.caller import RegisteringIdentity
 from inopt.backing.files import OpenFile
 from inopt.handlers.serve.context import Context, without_direct
@@ -102,6 +103,6 @@ class OneShotOpens:
         level(
             "not bypassed: the kernel refused the backing file",
             inode=file.inode.number,
-            error=os.strerror(number),
+            reason=reason_of(number),
             served_by="daemon",
         )

@@ -68,7 +68,15 @@ class Workload:
 
 
 def _stat(tree: Tree, root: Path) -> float:
-    count, seconds = run([*tree.client, "stat", str(root), str(tree.names)]).split()
+    return _asked(tree, root, "stat")
+
+
+def _stat_near(tree: Tree, root: Path) -> float:
+    return _asked(tree, root, "near")
+
+
+def _asked(tree: Tree, root: Path, mode: str) -> float:
+    count, seconds = run([*tree.client, mode, str(root), str(tree.names)]).split()
     if int(count) != tree.files:
         raise BenchError(f"{count} files below {root}, not {tree.files}")
     return float(seconds)
@@ -93,12 +101,13 @@ def _chmod(tree: Tree, root: Path) -> float:
 
 
 WORKLOADS = [
-    Workload("stat", "stat, warm dentries", _stat),
+    Workload("stat", "stat, warm dentries, three directories deep", _stat),
+    Workload("stat-near", "stat, warm dentries, from the file's directory", _stat_near),
     Workload("find", "find -ls, second pass", _find),
     Workload("git-status", "git status", _status),
     Workload("chmod", "chmod -R", _chmod),
 ]
-WARMING = WORKLOADS[1:3]
+WARMING = WORKLOADS[2:4]
 
 
 def use_git_alone() -> None:
