@@ -8,12 +8,11 @@ reads the lower file by itself: see `moved`.
 from __future__ import annotations
 
 import errno
-import itertools
 import os
 import stat
 from collections.abc import Callable, Sequence
 from threading import RLock
-from typing import Final, NoReturn
+from typing import Final
 
 import structlog
 
@@ -23,6 +22,7 @@ from inopt.backing.inodes import FOREIGN, Inode, Key
 from inopt.backing.tree import Tree
 from inopt.layers.finding import Finder, Found
 from inopt.layers.format import origin_number
+from inopt.layers.parts import Parts
 from inopt.layers.stack import Layer, Stack
 from inopt.layers.standing import Part, Standing, standing_of
 from inopt.ops import Op, OpsMask
@@ -31,12 +31,9 @@ from inopt.wire.replies import Attributes
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
-_BLOCK: Final = 512
 _NOTHING: Final = OpsMask()
 _LISTING: Final = OpsMask.of(Op.READDIR)
 _WRITING: Final = OpsMask.of(Op.SETATTR, Op.WRITE)
-# What the extended attributes of a file without contents of its own may take, in bytes.
-_OF_MARKS: Final = 8192
 
 
 class LayeredTree(Tree):
@@ -57,12 +54,12 @@ class LayeredTree(Tree):
         # Makes an inode one of the upper layer; False: without what is in it.
         self.copy_up: Callable[[Inode, bool], None] = _refuse_copying
         self.finder = Finder(stack, self.descriptor)
-        self._part_numbers = itertools.count(-1, -1)
         # What an inode is to be called that took the place of another one.
         self._numbers: dict[Key, tuple[bytes, int]] = {}
-        self._told: set[str] = set()
+        self._has_changed = False
         top = stack.top
         super().__init__(top.path, budget, top.root)
+        self._parts = Parts(stack, self.finder, self.descriptors, self.descriptor)
         self.changing = RLock()
         self.has_handles = all(layer.filesystem.has_handles for layer in stack.layers)
         top.filesystem.close()
@@ -71,7 +68,8 @@ class LayeredTree(Tree):
             self._filesystems[layer.filesystem.mount_id] = layer.filesystem
         standing = Standing(None, b"", top)
         standing.below = tuple(
-            Part(self._part(layer.filesystem, b"", layer.root), layer) for layer in stack.layers[1:]
+            Part(self._parts.make(layer.filesystem, b"", layer.root), layer)
+            for layer in stack.layers[1:]
         )
         self.root.layers = standing
 
@@ -194,13 +192,9 @@ class LayeredTree(Tree):
         if stat.S_ISDIR(attributes.mode):
             if below:
                 directory = self.descriptor(inode)
-                self._refuse_features(directory, name)
-                if self.stack.format.opaqueness(directory) != b"y":
-                    standing.below, number = self._lower_parts(below, name)
+                standing.below, number = self._parts.of_directory(directory, name, below)
         elif stat.S_ISREG(attributes.mode):
-            allocated = attributes.blocks * _BLOCK
-            if allocated < attributes.size or (attributes.size and allocated <= _OF_MARKS):
-                self._refuse_metacopy(inode, name)
+            self._parts.require_contents(inode, attributes, name)
             if below and found.layer.is_upper:
                 number = self._number_of_origin(inode)
         native = found.layer.device == self.stack.top.device
@@ -214,65 +208,10 @@ class LayeredTree(Tree):
             inode.number = number
         inode.layers = standing
 
-    def _lower_parts(self, below: tuple[Part, ...], name: bytes) -> tuple[tuple[Part, ...], int]:
-        """The directories called *name* that show through, and the number of the topmost."""
-        parts: list[Part] = []
-        number = -1
-        for position, part in enumerate(below):
-            directory = self.descriptor(part.inode)
-            try:
-                found = self.finder.find_in(directory, part.layer, name)
-            except FileNotFoundError:
-                break
-            if found is None:
-                continue
-            if not stat.S_ISDIR(found.attributes.mode):
-                found.close()
-                break
-            if not parts and part.layer.device == self.stack.top.device:
-                number = found.attributes.inode
-            inode = self._part(part.layer.filesystem, found.handle, found.descriptor)
-            parts.append(Part(inode, part.layer))
-            if position + 1 < len(below):
-                descriptor = self.descriptor(inode)
-                self._refuse_features(descriptor, name)
-                if self.stack.format.opaqueness(descriptor) == b"y":
-                    break
-        return tuple(parts), number
-
-    def _part(self, filesystem: object, handle: bytes, descriptor: int) -> Inode:
-        number = next(self._part_numbers)
-        part = Inode(number, 0, filesystem, handle, -1, is_directory=True)  # type: ignore[arg-type]
-        if handle and descriptor >= 0:
-            self.descriptors.put(number, descriptor)
-        else:
-            part.descriptor = descriptor
-        return part
-
     def _number_of_origin(self, inode: Inode) -> int:
         marks = self.stack.format
         value = marks.read(marks.origin, self.descriptor(inode))
         return origin_number(value, self.stack.top.uuid)
-
-    def _refuse_features(self, directory: int, name: bytes) -> None:
-        marks = self.stack.format
-        if marks.read(marks.redirect, directory) is not None:
-            self._refuse("redirect_dir", name)
-
-    def _refuse_metacopy(self, inode: Inode, name: bytes) -> None:
-        marks = self.stack.format
-        if marks.read(marks.metacopy, self.descriptor(inode)) is not None:
-            self._refuse("metacopy", name)
-
-    def _refuse(self, feature: str, name: bytes) -> NoReturn:
-        if feature not in self._told:
-            self._told.add(feature)
-            _log.warning(
-                "not shown: a layer was made with a feature that inopt does not read",
-                feature=feature,
-                name=os.fsdecode(name),
-            )
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     def _resolve_dots(self, parent: Inode, name: bytes) -> tuple[Inode, Attributes]:
         above = parent if name == b"." else standing_of(parent).parent or self.root
@@ -369,8 +308,8 @@ class LayeredTree(Tree):
             return super()._open_handle(inode, flags)
         except OSError as error:
             upper = self.stack.has_upper and inode.filesystem is self.root.filesystem
-            if error.errno == errno.ESTALE and not upper and "changed" not in self._told:
-                self._told.add("changed")
+            if error.errno == errno.ESTALE and not upper and not self._has_changed:
+                self._has_changed = True
                 _log.warning("a lower layer has been changed while it is mounted: leave it alone")
             raise
 
@@ -402,7 +341,7 @@ class LayeredTree(Tree):
         handle = syscalls.name_to_handle(descriptor)[0] if layer.filesystem.has_handles else b""
         standing = standing_of(inode)
         if inode.is_directory:
-            lower = self._part(inode.filesystem, inode.handle, self._kept(inode))
+            lower = self._parts.make(inode.filesystem, inode.handle, self._kept(inode))
             standing.below = (Part(lower, standing.layer), *standing.below)
         key = self.key_in(layer, attributes)
         if self.is_bound(inode):
@@ -433,11 +372,7 @@ class LayeredTree(Tree):
     def _drop(self, inode: Inode) -> None:
         standing = inode.layers
         if isinstance(standing, Standing):
-            for part in standing.below:
-                self.descriptors.drop(part.inode.nodeid)
-                if part.inode.descriptor >= 0:
-                    self.descriptors.retire(part.inode.descriptor)
-                    part.inode.descriptor = -1
+            self._parts.drop(standing)
         super()._drop(inode)
 
 
