@@ -20,6 +20,7 @@ from inopt.backing.filesystems import Filesystem
 
 ROOT_NODEID: Final = 1
 FOREIGN: Final = 1 << 63
+_MOUNT_BITS: Final = (1 << 30) - 1
 
 # What tells a backing inode from all others of one moment: mount id, device (major, minor), number.
 Key: TypeAlias = tuple[int, int, int, int]
@@ -130,7 +131,8 @@ class InodeTable:
         # The nodeids that are not inode numbers, both ways.
         self._aliases: dict[Key, int] = {}
         self._keys: dict[int, Key] = {}
-        self._next_alias = FOREIGN
+        # Not those of another inopt mount that the tree may be.
+        self._next_alias = FOREIGN + ((root.filesystem.mount_id & _MOUNT_BITS) << 32)
         self._by_handle: dict[bytes, Inode] | None = None
 
     def __len__(self) -> int:
@@ -154,7 +156,7 @@ class InodeTable:
         """The inode of *key*, if it is known; its lookup count stays."""
         nodeid = self._aliases.get(key)
         if nodeid is None:
-            nodeid = None if self._is_foreign(key) else key[3]
+            nodeid = None if self._needs_alias(key) else key[3]
         return None if nodeid is None else self._inodes.get(nodeid)
 
     def index(self) -> dict[bytes, Inode]:
@@ -182,15 +184,12 @@ class InodeTable:
     def _is_native(self, inode: Inode) -> bool:
         return bool(inode.handle) and inode.filesystem is self.root.filesystem
 
+    def _needs_alias(self, key: Key) -> bool:
+        return key[3] == ROOT_NODEID or key[3] >= FOREIGN or self._is_foreign(key)
+
     def _is_foreign(self, key: Key) -> bool:
         root = self.root.filesystem
-        return (
-            key[0] != root.mount_id
-            or key[1] != root.device_major
-            or key[2] != root.device_minor
-            or key[3] == ROOT_NODEID
-            or key[3] >= FOREIGN
-        )
+        return key[0] != root.mount_id or key[1] != root.device_major or key[2] != root.device_minor
 
     def adopt(
         self,
@@ -206,22 +205,22 @@ class InodeTable:
         *descriptor* is kept in a new inode when *handle* is empty.
         """
         with self._lock:
-            foreign = self._is_foreign(key)
-            nodeid = self._aliases.get(key, -1) if self._aliases or foreign else key[3]
-            if nodeid < 0 and not foreign:
+            alias = self._needs_alias(key)
+            nodeid = self._aliases.get(key, -1) if self._aliases or alias else key[3]
+            if nodeid < 0 and not alias:
                 nodeid = key[3]
             inode = self._inodes.get(nodeid)
             if inode is not None and inode.handle == handle:
                 inode.lookups += 1
                 return inode, False
-            if inode is not None or foreign:
+            if inode is not None or alias:
                 # A reused number: the kernel would mark an inode bad that gets another
                 # generation, and whoever is about to open it would meet EIO.
                 nodeid = self._next_alias
                 self._next_alias += 1
                 self._aliases[key] = nodeid
                 self._keys[nodeid] = key
-            number = nodeid if foreign else key[3]
+            number = nodeid if alias and self._is_foreign(key) else key[3]
             kept = -1 if handle else descriptor
             inode = Inode(nodeid, number, filesystem, handle, kept, is_directory=is_directory)
             inode.lookups = 1

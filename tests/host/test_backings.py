@@ -179,6 +179,28 @@ def test_mounts_below_the_root(place: Path, tier: str) -> None:
     detach(source / "itself")
 
 
+def test_numbers_with_the_top_bit(place: Path, tier: str) -> None:
+    """A mount of ours shows them for another device below: over that, they stay as they are."""
+    source = place / "src"
+    (source / "there").mkdir(parents=True)
+    sh("mount", "-t", "tmpfs", "none", str(source / "there"))
+    try:
+        (source / "there/low").write_text("low")
+        with (
+            mounted(source, place / "inner", "--tier", "none") as inner,
+            mounted(inner.path, place / "mnt", "--tier", tier) as mount,
+        ):
+            use_files(mount.path / "there", 5)
+            for name in ("there", "there/low", "there/file1"):
+                number = (inner.path / name).stat().st_ino
+                assert number >> 63
+                assert (mount.path / name).stat().st_ino == number
+            listed = {entry.name: entry.inode() for entry in os.scandir(mount.path / "there")}
+            assert listed["low"] == (mount.path / "there/low").stat().st_ino
+    finally:
+        detach(source / "there")
+
+
 def test_swapped_for_a_symbolic_link(place: Path, tier: str) -> None:
     source, outside, stop = place / "src", place / "outside", place / "stop"
     (source / "dir").mkdir(parents=True)

@@ -53,10 +53,10 @@ class TableMachine(RuleBasedStateMachine):
         assert newest in ([], [inode.nodeid]), "a known inode keeps its nodeid"
         self.model[inode.nodeid] = (count + 1, key, generation)
         assert inode.generation == generation
-        ordinary = device == ROOT_KEY[:3] and number != ROOT_NODEID and number < FOREIGN
-        if ordinary and not before:
+        native = device == ROOT_KEY[:3]
+        if native and number != ROOT_NODEID and number < FOREIGN and not before:
             assert inode.nodeid == number
-        assert inode.number == (number if ordinary else inode.nodeid)
+        assert inode.number == (number if native else inode.nodeid)
         assert self.table.find(key) is inode
         return inode.nodeid
 
