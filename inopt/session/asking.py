@@ -12,7 +12,8 @@ import msgspec
 
 from inopt.exceptions import InoptError, UsageError
 
-PATIENCE: Final = 5.0  # seconds
+PATIENCE: Final = 20.0  # seconds; a daemon that is asked for the first time loads what it needs
+_CONNECTING: Final = 5.0  # seconds
 
 
 class Command(msgspec.Struct, frozen=True):
@@ -25,7 +26,7 @@ class Command(msgspec.Struct, frozen=True):
 def is_alive(path: str) -> bool | None:
     """Whether a daemon listens on the socket at *path*; None if there is no such socket here."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(PATIENCE)
+        connection.settimeout(_CONNECTING)
         try:
             connection.connect(path)
         except FileNotFoundError:
