@@ -76,13 +76,14 @@ def run_in_lab(lab: Path, options: argparse.Namespace, policy: str, top: Path) -
     # One processor: with two, how the emulator wakes the other one would be measured, too.
     command = [
         str(lab), "--abi", "ino2", "--fs", options.fs, "--cpus", "1", "--mem", "3072",
-        "--disk", "2000", "--timeout", str(options.timeout), "--", sys.executable, str(GUEST),
+        "--disk", "2000", "--timeout", str(options.timeout), "--bind", str(REPOSITORY),
+        "--", sys.executable, str(GUEST),
         "--files", str(options.files), "--rounds", str(options.rounds), "--policy", policy,
         "--tiers", *options.tiers, "--client", *client,
     ]  # fmt: skip
     last = ""
     with subprocess.Popen(
-        command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+        command, cwd=top, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         try:

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import platform
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from bench.lab.verdicts import BARE, BARE_FEW, REFERENCE, SHARE
 from bench.lab.workloads import WARMING, WORKLOADS, Tree, Workload, use_git_alone
-from bench.measure.programs import run
 
-from lab.bypassed import INOPT, SCRATCH, connection, numbers_in
+from lab.within import SCRATCH, begin, command, connection, numbers_in
 
 _ENOUGH = 10.0  # seconds: what has taken so many in all is not repeated
 
@@ -82,14 +80,13 @@ def mounted(trees: dict[str, Tree], policy: Path, tiers: list[str]) -> Iterator[
             tree = trees[REFERENCE[tier]]
             mountpoint = SCRATCH / tier
             mountpoint.mkdir()
-            command = ["mount", str(policy), str(tree.source), str(mountpoint), "--tier", tier]
-            subprocess.run([*INOPT, *command], check=True)
+            command("mount", policy, tree.source, mountpoint, "--tier", tier)
             found.append(Contender(tier, tree, mountpoint))
         yield found
     finally:
         for contender in found:
             if contender.mounted:
-                run([*INOPT, "umount", str(contender.mountpoint)])
+                command("umount", contender.mountpoint)
 
 
 def warm(contenders: list[Contender]) -> None:
@@ -141,6 +138,7 @@ def main() -> int:
     parser.add_argument("--tiers", required=True, nargs="*")
     parser.add_argument("--policy", required=True)
     options = parser.parse_args()
+    begin()
     use_git_alone()
     policy = SCRATCH / "policy.yaml"
     policy.write_text(options.policy)
