@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ _PACKAGES: Final = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-prog
 _ENVIRONMENT: Final = {
     "PYTHONPATH": str(TESTS), "INOPT_TEST_SPACE": "/lab", "INOPT_TEST_SLOWNESS": "10",
 }  # fmt: skip
+
+
+def make_directory() -> tempfile.TemporaryDirectory[str]:
+    """An empty one, which the booted machine shares."""
+    return tempfile.TemporaryDirectory(prefix="inopt-tests-lab-", dir="/var/tmp")
 
 
 @dataclass(frozen=True)
@@ -47,14 +53,16 @@ class Boot:
             return None
         return f"mkfs.{self.kind} is missing: install {_PACKAGES[self.kind]}"
 
-    def begin(self, lab: Path) -> subprocess.Popen[str]:
-        """Start it; *lab* is the lab's run script."""
+    def begin(self, lab: Path, directory: str) -> subprocess.Popen[str]:
+        """Start it in *directory*; *lab* is the lab's run script."""
         return subprocess.Popen(
             [
                 str(lab), "--abi", self.abi, "--cpus", "1", "--fs", self.kind,
-                "--timeout", str(PATIENCE), *self.options, "--", sys.executable, *self.command,
+                "--timeout", str(PATIENCE), "--bind", str(REPOSITORY), *self.options,
+                "--", sys.executable, *self.command,
             ],
-            cwd=REPOSITORY,
+            # What it may write to. The repository itself is read by way of caches elsewhere.
+            cwd=directory,
             env={**os.environ, **_ENVIRONMENT, **dict(self.environment)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -91,7 +99,7 @@ class Boots:
         reason = boot.missing or too_late(_USUALLY)
         if reason is not None:
             return reason
-        with boot.begin(self._lab) as process:
+        with make_directory() as directory, boot.begin(self._lab, directory) as process:
             self._running.add(process)
             try:
                 output, errors = process.communicate(timeout=PATIENCE + 60)

@@ -1,6 +1,6 @@
 """Runs inside the lab: with everything bypassed, nothing but names and opens reaches the daemon.
 
-python bypassed.py COUNT    prints what was asked of the daemon, and what the kernel served
+python -m lab.bypassed COUNT    prints what was asked of the daemon, and what the kernel served
 """
 
 from __future__ import annotations
@@ -10,37 +10,24 @@ import mmap
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-SCRATCH = Path(os.environ.get("LAB_SCRATCH", "/lab"))
-INOPT = [sys.executable, "-m", "inopt"]
+from lab.within import (
+    BACK,
+    MOUNT,
+    SCRATCH,
+    begin,
+    command,
+    connection,
+    mount_by,
+    numbers_in,
+    stats,
+    umount,
+    until,
+)
+
 PER_DIRECTORY = 100
 MAPPED = 300
-
-
-def connection(mountpoint: Path) -> Path:
-    """The kernel's own account of the mount's connection."""
-    return Path("/sys/fs/fuse/connections") / str(os.minor(mountpoint.stat().st_dev))
-
-
-def numbers_in(path: Path) -> dict[str, int]:
-    found = {}
-    for line in path.read_text().splitlines():
-        name, _, value = line.replace(":", " ").partition(" ")
-        if value.strip().isdigit():
-            found[name] = int(value)
-    return found
-
-
-def stats(mountpoint: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [*INOPT, "stats", str(mountpoint), "--json"], check=True, capture_output=True
-    )
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 def each_file(root: Path, *command: str) -> None:
@@ -84,53 +71,31 @@ def map_and_change(path: str) -> None:
     os.close(descriptor)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "not in half a minute"
-        time.sleep(0.1)
-
-
-def main() -> int:
-    back, mountpoint = SCRATCH / "back", SCRATCH / "mnt"
-    back.mkdir()
-    mountpoint.mkdir()
+def main() -> None:
+    begin("cli.explain")
+    for directory in (BACK, MOUNT):
+        directory.mkdir()
     count = int(sys.argv[1])
     for number in range(count):
-        directory = back / f"d{number // PER_DIRECTORY}"
+        directory = BACK / f"d{number // PER_DIRECTORY}"
         directory.mkdir(exist_ok=True)
         (directory / f"f{number}").write_bytes(b"x" * 4096)
-    policy = SCRATCH / "policy.yaml"
-    policy.write_text("version: 1\nrequire: inode\ncache: {entry: 1h, attributes: 1h}\n")
-    subprocess.run([*INOPT, "mount", str(policy), str(back), str(mountpoint)], check=True)
-    work(mountpoint)
-    counted = stats(mountpoint)
-    kernel = connection(mountpoint)
-    requests = numbers_in(kernel / "request_counts")
-    served = numbers_in(kernel / "passthrough_stats")
-    live = subprocess.run(
-        [*INOPT, "explain", "--mount", str(mountpoint), "d0/f0", "--json"],
-        check=True, capture_output=True,
-    )  # fmt: skip
+    mount_by("require: inode\ncache: {entry: 1h, attributes: 1h}")
+    work(MOUNT)
+    answer = {
+        "stats": stats(MOUNT),
+        "requests": numbers_in(connection(MOUNT) / "request_counts"),
+        "served": numbers_in(connection(MOUNT) / "passthrough_stats"),
+        "live": json.loads(command("explain", "--mount", MOUNT, "d0/f0", "--json")),
+    }
     # Everything that the kernel forgets is given back.
     Path("/proc/sys/vm/drop_caches").write_text("2\n")
-    until(lambda: stats(mountpoint)["attached_inodes"] <= 1)
-    left = stats(mountpoint)
-    subprocess.run([*INOPT, "umount", str(mountpoint)], check=True)
+    until(lambda: stats(MOUNT)["attached_inodes"] <= 1)
+    answer["left"] = stats(MOUNT)["attached_inodes"]
+    umount()
     subprocess.run(["umount", str(SCRATCH)], check=True)  # nothing is pinned
-    print(
-        json.dumps(
-            {
-                "stats": counted,
-                "requests": requests,
-                "served": served,
-                "left": left["attached_inodes"],
-                "live": json.loads(live.stdout),
-            }
-        )
-    )
-    return 0
+    print(json.dumps(answer))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

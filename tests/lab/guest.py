@@ -18,14 +18,12 @@ from typing import Any, Final
 
 import msgspec
 from lab.everyday import everyday
+from lab.within import SCRATCH, begin, command, connection, numbers_in
 from support.batteries import Scenario, all_scenarios
 from support.battery import Battery, Stage
 from support.clients import Clients, clients
-from support.forking import use_forks
 from support.mounting import Mount, in_place, inopt, mounted
 
-SCRATCH: Final = os.environ.get("LAB_SCRATCH", "/lab")
-_NEEDED: Final = ("cli.mount", "cli.umount", "cli.stats", "cli.doctor", "session.running")
 _SIZE: Final = 20_000
 
 
@@ -81,12 +79,10 @@ class Counters:
     """What the lab kernel counts by itself, for one connection."""
 
     def __init__(self, path: Path) -> None:
-        minor = os.minor(path.stat().st_dev)
-        self._directory = Path(f"/sys/fs/fuse/connections/{minor}")
+        self._directory = connection(path)
 
     def read(self, name: str) -> dict[str, int]:
-        pairs = (line.split() for line in (self._directory / name).read_text().splitlines())
-        return {key: int(value) for key, value in pairs if value.lstrip("-").isdigit()}
+        return numbers_in(self._directory / name)
 
     def around(self, body: Callable[[], None]) -> tuple[dict[str, int], dict[str, int]]:
         """What was served by the kernel and asked of the daemon while *body* ran."""
@@ -243,11 +239,9 @@ def _refused(arguments: Sequence[str], place: Path) -> Refusal:
 
 def main() -> None:
     """Carry out the plan."""
-    use_forks(f"inopt.{name}" for name in _NEEDED)
+    begin("cli.doctor")
     plan = msgspec.json.decode(sys.argv[1], type=Plan)
-    doctor = inopt("doctor", SCRATCH, "--json")
-    assert doctor.returncode == 0, doctor.stderr
-    report = Report(json.loads(doctor.stdout), [], [], [], "")
+    report = Report(json.loads(command("doctor", SCRATCH, "--json")), [], [], [], "")
     with in_place("lab") as place, clients() as people:
         for number, wanted in enumerate(plan.mounts):
             report.mounts.append(_mounted(wanted, place, people, number))

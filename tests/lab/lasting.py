@@ -1,6 +1,6 @@
 """Runs inside the lab: what is attached is given back, whatever happens, and nobody meets EIO.
 
-python lasting.py COUNT SECONDS    COUNT files for the leaks, SECONDS for each storm
+python -m lab.lasting COUNT SECONDS    COUNT files for the leaks, SECONDS for each storm
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from lab.within import (
+    BACK,
+    MOUNT,
+    SCRATCH,
+    begin,
+    command,
+    connection,
+    mount_by,
+    numbers_in,
+    stats,
+    umount,
+    until,
+)
 
-from lab.bypassed import INOPT, SCRATCH, connection, numbers_in, stats, until
-
-BACK: Final = SCRATCH / "back"
-MOUNT: Final = SCRATCH / "mnt"
 LOG: Final = SCRATCH / "log"
 # What a name that comes and goes may answer.
 PASSING: Final = {"ENOENT", "ESTALE", "EEXIST", "ENOTDIR", "EISDIR", "ENOTEMPTY", "ELOOP"}
 
 
-def mount(policy: str) -> int:
-    path = SCRATCH / "policy.yaml"
-    path.write_text(f"version: 1\nrequire: inode\n{policy}\n")
-    subprocess.run(
-        [*INOPT, "mount", str(path), str(BACK), str(MOUNT), "--log-file", str(LOG)], check=True
-    )
-    return int(stats(MOUNT)["pid"])
-
-
-def umount() -> None:
-    subprocess.run([*INOPT, "umount", str(MOUNT)], check=True)
+def mount(policy: str, source: Path = BACK) -> int:
+    return mount_by(f"require: inode\n{policy}", source, "--log-file", str(LOG))
 
 
 def drop_caches() -> None:
@@ -88,14 +87,51 @@ def killed() -> dict[str, Any]:
     return answer
 
 
-def errors_of(operations: list[Callable[[], object]], seconds: float, threads: int = 3) -> set[str]:
-    """Do them at random in several threads; the errors that they met."""
+def numbered() -> dict[str, Any]:
+    """Inode numbers with the top bit set: a mount of ours has them for what is mounted below."""
+    inner, below = SCRATCH / "inner", BACK / "below"
+    inner.mkdir()
+    below.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(below)], check=True)
+    (below / "file").write_bytes(b"data")
+    command("mount", "mirror", BACK, inner, "--tier", "none")
+    mount("", inner)
+    os.chmod(MOUNT / "below/file", 0o640)
+    with (MOUNT / "below/file").open("r+b") as file:
+        content = file.read()
+        file.write(b"more")
+    seen, known = ((root / "below/file").stat() for root in (MOUNT, inner))
+    answer = {
+        "top_bits": [status.st_ino >> 63 for status in (seen, known)],
+        "alike": seen.st_ino == known.st_ino,
+        "file": [oct(seen.st_mode), seen.st_size, content.decode()],
+        "attached": stats(MOUNT)["attached_inodes"],
+        "served": numbers_in(connection(MOUNT) / "passthrough_stats"),
+    }
+    umount()
+    command("umount", inner)
+    subprocess.run(["umount", str(below)], check=True)
+    below.rmdir()
+    return answer
+
+
+def errors_of(
+    operations: list[Callable[[], object]],
+    seconds: float,
+    threads: int = 3,
+    wanted: frozenset[str] = frozenset(),
+) -> set[str]:
+    """Do them at random in several threads; the errors that they met.
+
+    For *seconds*, and until all of *wanted* were met, but not for ever.
+    """
     met: set[str] = set()
     deadline = time.monotonic() + seconds
+    latest = deadline + 300
 
     def work(seed: int) -> None:
         chance = random.Random(seed)
-        while time.monotonic() < deadline:
+        while (now := time.monotonic()) < deadline or (now < latest and not wanted <= met):
             try:
                 chance.choice(operations)()
             except OSError as error:
@@ -195,7 +231,7 @@ def bordered(seconds: float) -> dict[str, Any]:
         strict_chmod,
         strict_chmod,
     ]
-    met = errors_of(operations, seconds, threads=1)
+    met = errors_of(operations, seconds, 1, frozenset({"EXDEV", "EACCES"}))
     served = numbers_in(connection(MOUNT) / "passthrough_stats")
     umount()
     subprocess.run(["rm", "-rf", *map(str, BACK.iterdir())], check=True)
@@ -206,21 +242,22 @@ def bordered(seconds: float) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def main() -> int:
+def main() -> None:
+    begin()
     BACK.mkdir()
     MOUNT.mkdir()
     count, seconds = int(sys.argv[1]), float(sys.argv[2])
     answer = {
         "evicted": evicted(count),
         "killed": killed(),
+        "numbered": numbered(),
         "reused": reused(seconds),
         "bordered": bordered(seconds),
     }
     complaints = [line for line in LOG.read_text().splitlines() if "failed" in line]
     subprocess.run(["umount", str(SCRATCH)], check=True)  # nothing is pinned
     print(json.dumps(answer | {"complaints": complaints}))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-from lab.bypassed import connection, numbers_in, work
+from lab.bypassed import work
+from lab.within import begin, command, connection, numbers_in
 from support.clients import clients
-from support.forking import all_modules, use_forks
 from support.layer_operations import generate
-from support.mounting import Mount, in_place, inopt
+from support.mounting import Mount, in_place
 from support.overlay_sequences import KINDS, perform
 from support.overlay_stage import cross_mounted, staged
 from support.overlays import Layers, mounted_by_us
@@ -33,8 +33,8 @@ def fill(directory: Path, count: int) -> None:
 
 def attached_to(mount: Mount, name: str) -> list[str]:
     """The operations that the kernel has a backing file for, by ``inopt explain``."""
-    done = inopt("explain", "--mount", str(mount.path), name, "--json")
-    live: dict[str, Any] = json.loads(done.stdout)["paths"][0]["live"]
+    answer = command("explain", "--mount", mount.path, name, "--json")
+    live: dict[str, Any] = json.loads(answer)["paths"][0]["live"]
     return list(live["attached"])
 
 
@@ -105,7 +105,7 @@ def sequences(place: Path, count: int) -> list[str]:
 
 
 def main() -> None:
-    use_forks(all_modules())
+    begin("cli.explain", "layers.stack", "layers.tree", "layers.copying", "layers.naming")
     count, rounds = map(int, sys.argv[1:])
     with in_place("layered") as place:
         for name in ("upper", "lowers", "differential"):

@@ -1,6 +1,6 @@
 """Runs inside the lab: changes underneath under ``coherence: notify``, also more than can be held.
 
-python notify.py [SUBVOLUME]    prints what ``inopt stats`` says; exit code 1 and a line if not seen
+python -m lab.notify [subvolume]    prints what ``inopt stats`` says, or a line and exit code 1
 """
 
 from __future__ import annotations
@@ -13,18 +13,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from inopt.session import asking, places
+from lab.within import BACK, MOUNT, SCRATCH, begin, mount_by, stats, umount
 
-SCRATCH = Path(os.environ.get("LAB_SCRATCH", "/lab"))
-INOPT = [sys.executable, "-m", "inopt"]
 QUEUED = 300  # events; a flood of more takes too long here
 PATIENCE = 10.0  # seconds: the processor is emulated
-
-
-def stats(mountpoint: Path) -> dict[str, Any]:
-    return asking.ask(places.control_path(os.minor(mountpoint.stat().st_dev)), "stats", 60)
 
 
 def wait(what: str, check: Callable[[], bool]) -> float:
@@ -42,20 +35,18 @@ def mode(path: Path) -> int:
 
 
 def main() -> int:
-    back = SCRATCH / (sys.argv[1] if len(sys.argv) > 1 else "back")
-    mountpoint, policy = SCRATCH / "mnt", SCRATCH / "policy.yaml"
+    begin()
     if len(sys.argv) > 1:
-        subprocess.run(["btrfs", "-q", "subvolume", "create", str(back)], check=True)
-    back.mkdir(exist_ok=True)
-    mountpoint.mkdir()
+        subprocess.run(["btrfs", "-q", "subvolume", "create", str(BACK)], check=True)
+    BACK.mkdir(exist_ok=True)
+    MOUNT.mkdir()
     for interface in ("fanotify", "inotify"):
         Path(f"/proc/sys/fs/{interface}/max_queued_events").write_text(str(QUEUED))
-    policy.write_text("version: 1\ncache: {coherence: notify}\n")
-    (back / "dir").mkdir()
+    (BACK / "dir").mkdir()
     for name in ("file", "gone", "old"):
-        (back / "dir" / name).write_text(name)
-    subprocess.run([*INOPT, "mount", str(policy), str(back), str(mountpoint)], check=True)
-    above = mountpoint / "dir"
+        (BACK / "dir" / name).write_text(name)
+    mount_by("cache: {coherence: notify}")
+    above = MOUNT / "dir"
 
     def look() -> None:
         for name in ("file", "gone", "old", "new"):
@@ -65,40 +56,40 @@ def main() -> int:
         look()
     time.sleep(1.5)
     look()
-    asked = stats(mountpoint)
+    asked = stats(MOUNT)
     time.sleep(1.5)
     look()
-    told = stats(mountpoint)
+    told = stats(MOUNT)
     for name in ("GETATTR", "LOOKUP"):
         more = told[name]["daemon"] - asked[name]["daemon"]
         if more > 1:  # the name that is not there
             print(f"not believed: {more} more {name}")
             return 1
     taken = []
-    (back / "dir" / "file").chmod(0o611)
+    (BACK / "dir" / "file").chmod(0o611)
     taken.append(wait("mode", lambda: mode(above / "file") == 0o611))
-    (back / "dir" / "file").write_text("longer")
+    (BACK / "dir" / "file").write_text("longer")
     taken.append(wait("size", lambda: (above / "file").stat().st_size == 6))
-    (back / "dir" / "gone").unlink()
+    (BACK / "dir" / "gone").unlink()
     taken.append(wait("gone", lambda: not (above / "gone").exists()))
-    (back / "dir" / "old").rename(back / "dir" / "new")
+    (BACK / "dir" / "old").rename(BACK / "dir" / "new")
     taken.append(wait("renamed", (above / "new").exists))
     taken.append(wait("renamed", lambda: not (above / "old").exists()))
     look()
     pid = told["pid"]
     os.kill(pid, signal.SIGSTOP)
     for number in range(QUEUED + 100):
-        os.close(os.open(back / "dir" / f"flood{number}", os.O_CREAT | os.O_WRONLY))
-    (back / "dir" / "file").chmod(0o600)
-    (back / "dir" / "new").unlink()
+        os.close(os.open(BACK / "dir" / f"flood{number}", os.O_CREAT | os.O_WRONLY))
+    (BACK / "dir" / "file").chmod(0o600)
+    (BACK / "dir" / "new").unlink()
     os.kill(pid, signal.SIGCONT)
-    wait("overflow", lambda: stats(mountpoint)["watch_overflows"] > 0)
+    wait("overflow", lambda: stats(MOUNT)["watch_overflows"] > 0)
     wait("mode after overflow", lambda: mode(above / "file") == 0o600)
     wait("gone after overflow", lambda: not (above / "new").exists())
-    answer = stats(mountpoint)
+    answer = stats(MOUNT)
     names = ("tier", "dialect", "protocol", "coherence", "watch_overflows")
     report = {name: answer[name] for name in names} | {"taken": sorted(taken)}
-    subprocess.run([*INOPT, "umount", str(mountpoint)], check=True)
+    umount()
     # Nothing may be watched or pinned any more.
     subprocess.run(["umount", str(SCRATCH)], check=True)
     print(json.dumps(report))

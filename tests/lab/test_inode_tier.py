@@ -16,33 +16,32 @@ from support.sizing import STRESS
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(PATIENCE + 120)]
 
-HERE = Path(__file__).parent
+HOST: Final = Path(__file__).parent.parent / "host"
 # Never asked for by a kernel that serves them from the backing inode.
 SILENT: Final = ("SETATTR", "READ", "WRITE", "READDIR", "READDIRPLUS", "STATX")
 # Beside what `test_kernels.py` runs on every kernel.
 SOME: Final = {
     "ino2": ("test_battery_owners.py",),
 }
-ALL: Final = tuple(sorted(path.name for path in (HERE.parent / "host").glob("test_battery_*.py")))
+ALL: Final = tuple(sorted(path.name for path in HOST.glob("test_battery_*.py")))
 
 
 _ROOM: Final = ("--mem", "3072", "--disk", "3000")
 
 
 def booting(abi: str, *command: str, **environment: str) -> Boot:
-    late = abi == "ino1" or command[0] == "-m"
+    late = abi == "ino1" or "pytest" in command
     return Boot(abi, command, _ROOM, tuple(environment.items()), late=late)
 
 
 COUNT: Final = 5000 if STRESS else 400
-BYPASSED: Final = {
-    abi: booting(abi, str(HERE / "bypassed.py"), str(COUNT)) for abi in ("ino2", "ino1")
-}
+BYPASSED: Final = {abi: booting(abi, "-m", "lab.bypassed", str(COUNT)) for abi in ("ino2", "ino1")}
 LASTING: Final = (200_000, 60) if STRESS else (300, 6)
 BATTERIES: Final = [
     booting(
         abi, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--no-header", "--tb=short",
-        *(f"tests/host/{name}" for name in names),
+        "--timeout", str(PATIENCE),
+        *(str(HOST / name) for name in names),
         INOPT_TEST_TIERS="inode", INOPT_STRESS="",
     )
     for abi, names in (dict.fromkeys(("ino2", "ino1"), ALL) if STRESS else SOME).items()
@@ -79,7 +78,7 @@ def test_nothing_but_names_and_opens_reaches_the_daemon(printed: str, abi: str) 
     assert "getattr" in answer["live"]["paths"][0]["live"]["attached"]
 
 
-@pytest.mark.boot(booting("ino2", str(HERE / "lasting.py"), *map(str, LASTING)))
+@pytest.mark.boot(booting("ino2", "-m", "lab.lasting", *map(str, LASTING)))
 def test_what_is_attached_is_given_back(printed: str) -> None:
     """Also when the daemon is killed; and whatever comes and goes meanwhile, nobody meets EIO."""
     answer = answer_of(printed)
@@ -90,6 +89,12 @@ def test_what_is_attached_is_given_back(printed: str) -> None:
     assert evicted["known"] == 1
     assert evicted["attach"] == evicted["detach"] >= 2 * count
     assert answer["killed"] == {"attached": 100, "read": "data", "size": 4}
+    numbered = answer["numbered"]
+    assert (numbered["top_bits"], numbered["alike"]) == ([1, 1], True)
+    assert numbered["file"] == ["0o100640", 8, "data"]
+    assert numbered["attached"] >= 2
+    assert numbered["served"]["setattr"] == numbered["served"]["write"] == 1
+    assert numbered["served"]["reject"] == 0
     for storm in ("reused", "bordered"):
         assert answer[storm]["unexpected"] == []
         assert answer[storm]["reject"] == 0, "the kernel refused an entry"
