@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from lab.bypassed import work
-from lab.within import begin, command, connection, numbers_in
+from lab.within import command, connection, numbers_in
 from support.clients import clients
+from support.forking import all_modules, use_forks
 from support.layer_operations import generate
 from support.mounting import Mount, in_place
 from support.overlay_sequences import KINDS, perform
@@ -105,7 +106,7 @@ def sequences(place: Path, count: int) -> list[str]:
 
 
 def main() -> None:
-    begin("cli.explain", "layers.stack", "layers.tree", "layers.copying", "layers.naming")
+    use_forks(all_modules())
     count, rounds = map(int, sys.argv[1:])
     with in_place("layered") as place:
         for name in ("upper", "lowers", "differential"):
