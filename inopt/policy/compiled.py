@@ -15,6 +15,8 @@ from inopt.policy.rules import CompiledRule, Decision, Kind, Rules
 from inopt.policy.words import WORDS, Part
 
 _ALL_SLOTS: Final[tuple[int, ...]] = tuple(sorted(WORDS["all"]))
+# What the kernel is not given of a directory whose attributes are to be cached.
+ATTRIBUTES: Final = OpsMask.of(Op.GETATTR, Op.STATX)
 _VISIBLE: Final = -1  # the chain that tells whether an inode is to be seen
 
 # What an inode must not have: opcodes in its mask, and opens that bypass.
@@ -57,7 +59,7 @@ class Treatment:
             isinstance(decision, Decision) and decision.kind is Kind.HANDLE
             for _, _, decision in chains[Op.OPEN]
         )
-        self.plans: dict[tuple[int, _Loss, bool], Plan] = {}
+        self.plans: dict[tuple[int, _Loss, OpsMask, bool], Plan] = {}
 
 
 _BYPASS: Final = Decision(Kind.BYPASS)
@@ -115,6 +117,7 @@ class CompiledPolicy:
         self.hides = any(rule.visible is False for rule in rules.rules)
         self._hides_anywhere = any(rule.visible is False for rule in rules.everywhere)
         self._linked = {format_: self._loses_when_linked(format_) for format_ in _FORMATS}
+        self.directories_are_cached = rules.loaded.policy.cache.directory_attributes == "cached"
 
     # --- which rules ---------------------------------------------------------------------------
 
@@ -216,15 +219,19 @@ class CompiledPolicy:
                 facts |= 1 << place
         # Types that are treated alike may still lose differently.
         loss = self._linked[format_] if linked else _NO_LOSS
+        is_cached = format_ == stat.S_IFDIR and self.directories_are_cached
+        cached = ATTRIBUTES if is_cached else OpsMask()
         is_regular = format_ == stat.S_IFREG
-        key = (facts, loss, is_regular)
+        key = (facts, loss, cached, is_regular)
         plan = treatment.plans.get(key)
         if plan is None:
-            plan = self._make(treatment, facts, loss, is_regular=is_regular)
+            plan = self._make(treatment, facts, loss, cached, is_regular=is_regular)
             treatment.plans[key] = plan
         return plan
 
-    def _make(self, treatment: Treatment, facts: int, loss: _Loss, *, is_regular: bool) -> Plan:
+    def _make(
+        self, treatment: Treatment, facts: int, loss: _Loss, cached: OpsMask, *, is_regular: bool
+    ) -> Plan:
         true = {
             condition for place, condition in enumerate(treatment.conditions) if facts >> place & 1
         }
@@ -245,6 +252,7 @@ class CompiledPolicy:
             make_plan(
                 outcomes,
                 self.kernel - loss[0],
+                cached=cached,
                 reads_and_writes=(
                     self.reads_and_writes and treatment.stays_bypassed and not loss[1]
                 ),

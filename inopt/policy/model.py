@@ -65,6 +65,8 @@ class Cache(_Strict, frozen=True):
 
     ``entry``: that a name leads to an inode; 1s if not given, with ``coherence: notify`` 1h.
     ``attributes``: of an inode; the same. ``negative``: that a name does not exist.
+    ``directory_attributes``: by ``bypass`` the kernel reads those of directories itself where it
+    can, at each step of a path; by ``cached`` it believes them as long as ``attributes`` says.
     ``coherence``: by ``timeout``, changes underneath show when these times are over; by
     ``notify``, the backing filesystem is watched, and they show at once.
     """
@@ -72,6 +74,7 @@ class Cache(_Strict, frozen=True):
     entry: Duration | None = None
     attributes: Duration | None = None
     negative: Duration = "0s"
+    directory_attributes: Literal["bypass", "cached"] = "bypass"
     coherence: Literal["timeout", "notify"] = "timeout"
 
 

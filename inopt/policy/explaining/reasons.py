@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from inopt.ops import Op
-from inopt.policy.compiled import CompiledPolicy, Treatment
+from inopt.policy.compiled import ATTRIBUTES, CompiledPolicy, Treatment
 from inopt.policy.explaining.branches import Test
 from inopt.policy.explaining.phrases import topics
 from inopt.policy.explaining.sources import rule_name
@@ -170,6 +170,8 @@ def why_not_given(
     if op not in policy.kernel:
         names = ", ".join(slot_name(given) for given in policy.kernel)
         return f"tier inode: of what looks at an inode, only {names} can bypass"
+    if format_ == stat.S_IFDIR and op in ATTRIBUTES and policy.directories_are_cached:
+        return "the policy has attributes of directories cached"
     if op is Op.READDIR and not treatment.lists_all:
         return "the directory may have hidden entries, so listings are filtered"
     for other in (slot, *(each for each in needed if each != slot)):
