@@ -92,6 +92,7 @@ _setfsuid = _function("setfsuid", _int, _uint)
 _unshare = _function("unshare", _int, _int)
 _mount = _function("mount", _int, _string, _string, _string, ctypes.c_ulong, _string)
 _umount2 = _function("umount2", _int, _string, _int)
+_syncfs = _function("syncfs", _int, _int)
 _syscall6 = ctypes.CDLL(None, use_errno=True).syscall
 _syscall6.restype = _long
 _syscall6.argtypes = (_long, _long, _long, _string, _string, _long)
@@ -353,6 +354,12 @@ def clone_mount(directory: int, set_attributes: int, clear_attributes: int) -> i
 def umount(target: bytes, flags: int) -> None:
     """umount2(2)."""
     if _umount2(target, flags) < 0:
+        raise _failed()
+
+
+def syncfs(descriptor: int) -> None:
+    """syncfs(2): bring all of a filesystem to stable storage."""
+    if _syncfs(descriptor) < 0:
         raise _failed()
 
 

@@ -75,10 +75,11 @@ class Filesystem:
     """One mount below (or at) the root.
 
     ``descriptor`` is a descriptor on the mount for `syscalls.open_by_handle`, or -1 where file
-    handles do not work: then each known inode keeps a descriptor of its own.
+    handles do not work: then each known inode keeps a descriptor of its own. ``has_handles``:
+    whether inodes can be reopened by their file handle.
     """
 
-    __slots__ = ("descriptor", "device_major", "device_minor", "mount_id")
+    __slots__ = ("descriptor", "device_major", "device_minor", "has_handles", "mount_id")
 
     def __init__(
         self, mount_id: int, device_major: int, device_minor: int, descriptor: int
@@ -87,17 +88,14 @@ class Filesystem:
         self.device_major = device_major
         self.device_minor = device_minor
         self.descriptor = descriptor
-
-    @property
-    def has_handles(self) -> bool:
-        """Whether inodes can be reopened by their file handle."""
-        return self.descriptor >= 0
+        self.has_handles = descriptor >= 0
 
     def close(self) -> None:
         """Give the mount up."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+            self.has_handles = False
 
 
 def mount_descriptor(directory: int) -> int:

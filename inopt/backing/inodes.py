@@ -122,7 +122,16 @@ class InodeTable:
     inode is dropped. The root is never forgotten.
     """
 
-    __slots__ = ("_aliases", "_by_handle", "_inodes", "_keys", "_lock", "_next_alias", "root")
+    __slots__ = (
+        "_aliases",
+        "_by_handle",
+        "_home",
+        "_inodes",
+        "_keys",
+        "_lock",
+        "_next_alias",
+        "root",
+    )
 
     def __init__(self, root: Inode) -> None:
         self.root = root
@@ -131,8 +140,10 @@ class InodeTable:
         # The nodeids that are not inode numbers, both ways.
         self._aliases: dict[Key, int] = {}
         self._keys: dict[int, Key] = {}
+        home = root.filesystem
+        self._home = (home.mount_id, home.device_major, home.device_minor)
         # Not those of another inopt mount that the tree may be.
-        self._next_alias = FOREIGN + ((root.filesystem.mount_id & _MOUNT_BITS) << 32)
+        self._next_alias = FOREIGN + ((home.mount_id & _MOUNT_BITS) << 32)
         self._by_handle: dict[bytes, Inode] | None = None
 
     def __len__(self) -> int:
@@ -185,11 +196,7 @@ class InodeTable:
         return bool(inode.handle) and inode.filesystem is self.root.filesystem
 
     def _needs_alias(self, key: Key) -> bool:
-        return key[3] == ROOT_NODEID or key[3] >= FOREIGN or self._is_foreign(key)
-
-    def _is_foreign(self, key: Key) -> bool:
-        root = self.root.filesystem
-        return key[0] != root.mount_id or key[1] != root.device_major or key[2] != root.device_minor
+        return key[3] == ROOT_NODEID or key[3] >= FOREIGN or key[:3] != self._home
 
     def adopt(
         self,
@@ -220,7 +227,7 @@ class InodeTable:
                 self._next_alias += 1
                 self._aliases[key] = nodeid
                 self._keys[nodeid] = key
-            number = nodeid if alias and self._is_foreign(key) else key[3]
+            number = key[3] if key[:3] == self._home else nodeid
             kept = -1 if handle else descriptor
             inode = Inode(nodeid, number, filesystem, handle, kept, is_directory=is_directory)
             inode.lookups = 1

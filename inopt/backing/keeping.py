@@ -145,9 +145,9 @@ class KnownInodes:
         finally:
             os.close(quiet)
 
-    def attributes(self, inode: Inode) -> Attributes:
-        """The attributes of *inode* now."""
-        return attributes_of(self.descriptor(inode))
+    def attributes(self, inode: Inode, descriptor: int = -1) -> Attributes:
+        """The attributes of *inode* now; *descriptor*: one of it, if there is one already."""
+        return attributes_of(descriptor if descriptor >= 0 else self.descriptor(inode))
 
     # --- the ends of an inode ------------------------------------------------------------------
 

@@ -267,6 +267,9 @@ class Tree(KnownInodes):
         del inode
         return flags
 
+    def settle(self) -> None:
+        """No request comes any more: bring what was changed to where it is to stay."""
+
     def require_openable(self, inode: Inode) -> None:
         """Raise ``ESTALE`` if *inode* is to be looked up again before it is opened."""
 

@@ -51,8 +51,8 @@ def _wait_gone(socket: str, mountpoint: str) -> None:
     while os.path.lexists(socket):
         if time.monotonic() > deadline:
             raise InoptError(
-                f"'{mountpoint}': unmounted here, but its daemon still serves it: another mount "
-                "namespace has it mounted, too, or its backing filesystem is stuck"
+                f"'{mountpoint}': unmounted here, but its daemon has not finished: another mount "
+                "namespace has it mounted, too, or its backing filesystem is stuck or slow"
             )
         time.sleep(0.01)
 

@@ -7,9 +7,7 @@ are read again for each decision that depends on them.
 from __future__ import annotations
 
 import errno
-import os
 import stat
-import struct
 from typing import Any, Final
 
 import structlog
@@ -19,6 +17,7 @@ from inopt.backing.filesystems import ignores_case, may_mark_directories
 from inopt.backing.identity import attributes_of
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree
+from inopt.handlers.facts import NewInode, inherit, no_xattr, xattr, xattr_beneath
 from inopt.handlers.failures import DeniedError, fail
 from inopt.ops import Op, OpsMask
 from inopt.policy.callers import Caller
@@ -35,38 +34,6 @@ _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 # The name under which a file without a name (O_TMPFILE) is judged: no file can have it.
 NAMELESS: Final = b"/"
 
-_DEFAULT_ACL: Final = "system.posix_acl_default"
-_ACL_ENTRY: Final = struct.Struct("<HHI")  # tag, permissions, id; after 4 bytes of version
-_ACL_USER, _ACL_GROUP, _ACL_MASK, _ACL_OTHER = 0x01, 0x04, 0x10, 0x20
-
-
-class _New:
-    """The attributes of an inode that is about to be made."""
-
-    __slots__ = ("gid", "mode", "size", "uid")
-
-    def __init__(self, mode: int, uid: int, gid: int) -> None:
-        self.mode = mode
-        self.uid = uid
-        self.gid = gid
-        self.size = 0
-
-
-def _xattr(path: bytes, name: str) -> bytes | None:
-    try:
-        return os.getxattr(path, name)
-    except OSError as error:
-        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP):
-            return None
-        raise
-
-
-def _permitted(acl: bytes, mode: int) -> int:
-    """What a default ACL leaves of the permissions in *mode* (acl(5), object creation)."""
-    by_tag = {tag: allowed for tag, allowed, _ in _ACL_ENTRY.iter_unpack(acl[4:])}
-    group = by_tag.get(_ACL_MASK, by_tag.get(_ACL_GROUP, 7))
-    return mode & int(by_tag.get(_ACL_USER, 7) << 6 | group << 3 | by_tag.get(_ACL_OTHER, 7))
-
 
 def _walk(policy: CompiledPolicy, names: list[bytes]) -> State:
     state = policy.start
@@ -75,8 +42,13 @@ def _walk(policy: CompiledPolicy, names: list[bytes]) -> State:
     return state
 
 
-def _no_xattr(_name: str) -> bytes | None:
-    return None
+def _plain_plans(policy: CompiledPolicy) -> tuple[Plan, Plan]:
+    """Of all directories, in the second place, and of all else, under a policy without rules."""
+    other, directory = (
+        policy.plan(policy.start, NewInode(format_, 0, 0), no_xattr, linked=False)
+        for format_ in (stat.S_IFREG, stat.S_IFDIR)
+    )
+    return other, directory
 
 
 class Placement:
@@ -91,11 +63,7 @@ class Placement:
     def adopt(self, policy: CompiledPolicy) -> None:
         """Go by *policy* from now on. Plans made under the earlier one are replaced when used."""
         root = attributes_of(self.tree.root.descriptor)
-        self._plain = (
-            policy.plan(policy.start, _New(stat.S_IFREG, 0, 0), _no_xattr, linked=False)
-            if policy.is_trivial
-            else None
-        )
+        self._plain = _plain_plans(policy) if policy.is_trivial else None
         self.policy = policy
         self._asks_for_case = bool(policy.rules.by_path) and may_mark_directories()
         self.admit(policy.start, self.tree.root, root)
@@ -121,7 +89,7 @@ class Placement:
     def admit(self, state: State, inode: Inode, attributes: Any) -> None:
         """An inode has been found, or made, by a name at *state*: set its position and plan."""
         if self._plain is not None:
-            inode.plan = self._plain
+            inode.plan = self._plain[inode.is_directory]
             return
         attached = attached_to(inode)
         several = attributes.links > 1 and not inode.is_directory
@@ -133,7 +101,7 @@ class Placement:
         inode.plan = self.policy.plan(
             inode.position, attributes, self.reader(inode), linked=several
         )
-        if attached is not None and attached.mask - inode.plan.mask:
+        if attached is not None and attached.mask - inode.plan.allowed:
             self._require_as_wide(attached.mask, state, inode, attributes)
 
     def _require_as_wide(self, mask: OpsMask, state: State, inode: Inode, attributes: Any) -> None:
@@ -143,7 +111,7 @@ class Placement:
         kernel does cannot be narrowed before it forgets the inode. Raises `OSError` ``EXDEV``.
         """
         plan = self.policy.plan(state, attributes, self.reader(inode), linked=False)
-        excess = mask - plan.mask
+        excess = mask - plan.allowed
         if excess:
             _log.warning(
                 "not shown: by another name the kernel serves more of it than the policy allows "
@@ -174,7 +142,7 @@ class Placement:
         """
         plan: Plan | None = inode.plan
         if self._plain is not None and (plan is None or inode.io is None):
-            return self._plain
+            return self._plain[inode.is_directory]
         position = inode.position
         if not self._is_current(position):
             if inode.is_directory:
@@ -221,8 +189,10 @@ class Placement:
         It keeps it if nobody can tell where the inode stands, or if its opens bypass and may not
         do so by the new plan.
         """
-        if self._plain is not None or self._is_current(inode.position):
-            inode.plan = self._plain or inode.plan
+        if self._plain is not None:
+            inode.plan = self._plain[inode.is_directory]
+            return True
+        if self._is_current(inode.position):
             return True
         earlier: Plan | None = inode.plan
         try:
@@ -232,7 +202,7 @@ class Placement:
             return False
         plan = self.policy.plan(state, attributes, self.reader(inode), linked=False)
         attached = attached_to(inode)
-        if attached is not None and attached.mask - plan.mask:
+        if attached is not None and attached.mask - plan.allowed:
             return False
         if earlier is None or (earlier.bypasses and not plan.bypasses):
             return False
@@ -248,7 +218,7 @@ class Placement:
         except OSError:
             return None
 
-    def plan_at(self, state: State, attributes: Attributes, xattr: ReadXattr = _no_xattr) -> Plan:
+    def plan_at(self, state: State, attributes: Attributes, xattr: ReadXattr = no_xattr) -> Plan:
         """The plan of what is found by a name at *state*."""
         return self.policy.plan(state, attributes, xattr, linked=False)
 
@@ -256,21 +226,10 @@ class Placement:
         self, parent: Inode, state: State, mode: int, umask: int, header: Header
     ) -> Plan:
         """The plan of an inode that the caller is about to make in *parent*, at *state*."""
-        new = _New(mode & ~umask, header.uid, header.gid)
+        new = NewInode(mode & ~umask, header.uid, header.gid)
         if self.policy.treatment(state, stat.S_IFMT(mode)).conditions:
-            self._inherit(parent, mode, new)
+            inherit(self.tree, parent, mode, new)
         return self.plan_at(state, new)
-
-    def _inherit(self, parent: Inode, mode: int, new: _New) -> None:
-        """What *new* gets from its directory: a group, and by a default ACL its permissions."""
-        above = self.tree.attributes(parent)
-        acl = None if stat.S_ISLNK(mode) else _xattr(self.tree.path(parent), _DEFAULT_ACL)
-        if acl is not None:
-            new.mode = mode & ~0o777 | _permitted(acl, mode)
-        if above.mode & stat.S_ISGID:
-            new.gid = above.gid
-            if stat.S_ISDIR(mode):
-                new.mode |= stat.S_ISGID
 
     def treatments(self, inode: Inode, format_: int) -> list[Treatment]:
         """How an inode is treated by the names it is known by."""
@@ -282,22 +241,7 @@ class Placement:
 
     def reader(self, inode: Inode) -> ReadXattr:
         """Reads an extended attribute of *inode*; None where there is none."""
-        return lambda name: _xattr(self.tree.path(inode), name)
-
-    def reader_beneath(self, directory: int, name: bytes) -> ReadXattr:
-        """Reads an extended attribute of a name beneath a directory's descriptor."""
-
-        def read(attribute: str) -> bytes | None:
-            try:
-                descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=directory)
-            except OSError:
-                return None
-            try:
-                return _xattr(b"/proc/self/fd/%d" % descriptor, attribute)
-            finally:
-                os.close(descriptor)
-
-        return read
+        return lambda name: xattr(self.tree.path(inode), name)
 
     # --- what a name shows ---------------------------------------------------------------------
 
@@ -311,7 +255,7 @@ class Placement:
         to an inode), as what it was found to be before.
         """
         if self._plain is not None:
-            inode.plan = self._plain
+            inode.plan = self._plain[inode.is_directory]
             return
         if name in DOTS:
             plan = self.plan(inode)
@@ -348,4 +292,4 @@ class Placement:
             attributes = attributes_of(descriptor, name)
         except OSError:
             return True  # gone meanwhile
-        return not self.plan_at(state, attributes, self.reader_beneath(descriptor, name)).hidden
+        return not self.plan_at(state, attributes, xattr_beneath(descriptor, name)).hidden

@@ -26,7 +26,7 @@ _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
 
 
 class Mounted(msgspec.Struct, frozen=True):
-    """One line of the mount table."""
+    """One line of the mount table; ``options``: those of the filesystem, with commas between."""
 
     mount_id: int
     device_major: int
@@ -34,6 +34,7 @@ class Mounted(msgspec.Struct, frozen=True):
     mountpoint: str
     kind: str
     source: str
+    options: str
 
 
 def mount_table() -> list[Mounted]:
@@ -51,13 +52,14 @@ def parse_mountinfo(line: str) -> Mounted:
         int(words[0]),
         int(major),
         int(minor),
-        unescaped(words[4]),
+        _unescaped(words[4]),
         words[after + 1],
-        unescaped(words[after + 2]),
+        _unescaped(words[after + 2]),
+        _unescaped(words[after + 3]),
     )
 
 
-def unescaped(text: str) -> str:
+def _unescaped(text: str) -> str:
     r"""A name as mountinfo has it, where a space is ``\040``."""
     return _ESCAPE.sub(lambda found: chr(int(found[1], 8)), text)
 

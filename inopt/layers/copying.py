@@ -21,9 +21,9 @@ from inopt.backing.inodes import Inode
 from inopt.layers.contents import copy_contents
 from inopt.layers.facts import copy_facts, copy_times
 from inopt.layers.format import beneath, encode_origin
-from inopt.layers.stack import remove
 from inopt.layers.standing import standing_of
 from inopt.layers.tree import LayeredTree
+from inopt.layers.working import remove_tree
 from inopt.wire.replies import Attributes
 
 _READING: Final = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
@@ -160,13 +160,13 @@ class Copier:
             self._dress(inode, source, attributes, work, made, parent)
             copy = os.open(made, HANDLE_FLAGS, dir_fd=work)
         except BaseException:
-            remove(work, made)
+            remove_tree(work, made)
             raise
         try:
             try:
                 syscalls.renameat2(work, made, parent, name, syscalls.RENAME_NOREPLACE)
             except FileExistsError:
-                remove(work, made)
+                remove_tree(work, made)
                 if stat.S_ISDIR(attributes.mode):
                     # Made meanwhile, under another inode of the same name; else it is gone.
                     os.close(copy)
@@ -176,7 +176,7 @@ class Copier:
             if copy >= 0:
                 os.close(copy)
             with suppress(OSError):
-                remove(work, made)
+                remove_tree(work, made)
             raise
         return copy
 

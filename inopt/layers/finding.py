@@ -15,16 +15,24 @@ from inopt.layers.stack import Layer, Stack
 from inopt.layers.standing import Part, Standing, standing_of
 from inopt.wire.replies import Attributes
 
+_FORMAT, _CHARACTER, _REGULAR = 0o170000, stat.S_IFCHR, stat.S_IFREG
+
 
 class Found:
-    """What a name is in one layer."""
+    """What a name is in one layer; *directory*: a descriptor of where, as `Finder` gets it."""
 
-    __slots__ = ("attributes", "descriptor", "handle", "layer")
+    __slots__ = ("attributes", "descriptor", "directory", "handle", "layer")
 
     def __init__(
-        self, layer: Layer, handle: bytes, attributes: Attributes, descriptor: int = -1
+        self,
+        layer: Layer,
+        directory: int,
+        handle: bytes,
+        attributes: Attributes,
+        descriptor: int = -1,
     ) -> None:
         self.layer = layer
+        self.directory = directory
         self.handle = handle
         self.attributes = attributes
         self.descriptor = descriptor
@@ -68,7 +76,7 @@ class Finder:
     def _find_chosen(
         self, parent: Inode, name: bytes, chosen: int
     ) -> tuple[Found, tuple[Part, ...]]:
-        """Like `_find`, where one of the lower layers is looked at before the others."""
+        """Like `find`, where one of the lower layers is looked at before the others."""
         standing = standing_of(parent)
         parts = [Part(parent, standing.layer), *standing.below]
         lowers = [layer for layer in self._stack.layers if not layer.is_upper]
@@ -85,17 +93,22 @@ class Finder:
         try:
             identity = identify(directory, name) if layer.filesystem.has_handles else None
             if identity is not None:
-                found = Found(layer, *identity)
+                found = Found(layer, directory, *identity)
             else:
-                found = self._opened(layer, os.open(name, HANDLE_FLAGS, dir_fd=directory))
+                found = self._opened(layer, directory, name)
         except FileNotFoundError:
             return None
-        if is_whiteout(found.attributes) or self._is_marked_whiteout(directory, name, found):
+        attributes = found.attributes
+        kind = attributes.mode & _FORMAT
+        if (kind == _CHARACTER and is_whiteout(attributes)) or (
+            kind == _REGULAR and not attributes.size and self._is_marked(directory, name)
+        ):
             found.close()
             raise missing()
         return found
 
-    def _opened(self, layer: Layer, descriptor: int) -> Found:
+    def _opened(self, layer: Layer, directory: int, name: bytes) -> Found:
+        descriptor = os.open(name, HANDLE_FLAGS, dir_fd=directory)
         try:
             attributes = attributes_of(descriptor)
             handle = b""
@@ -104,13 +117,11 @@ class Finder:
         except BaseException:
             os.close(descriptor)
             raise
-        return Found(layer, handle, attributes, descriptor)
+        return Found(layer, directory, handle, attributes, descriptor)
 
-    def _is_marked_whiteout(self, directory: int, name: bytes, found: Found) -> bool:
-        """Whether a mark says that a name is no more (layers made where devices cannot be)."""
-        attributes, marks = found.attributes, self._stack.format
-        if attributes.size or not stat.S_ISREG(attributes.mode):
-            return False
+    def _is_marked(self, directory: int, name: bytes) -> bool:
+        """Whether an empty file says that a name is no more (made where devices cannot be)."""
+        marks = self._stack.format
         if marks.read(marks.whiteout, directory, name) is None:
             return False
         return marks.opaqueness(directory) == b"x"

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from inopt.kernel.mounts import unescaped
+from inopt.kernel.mounts import Mounted, is_inopt, mount_table
 from inopt.layers.options import split_lowers
 
 _OPTION: Final = re.compile(r"(upperdir|workdir|lowerdir\+?|datadir\+)=((?:\\.|[^,\\])*)")
@@ -18,11 +18,11 @@ _ESCAPED: Final = re.compile(r"\\(.)")
 
 
 class LayerMount(NamedTuple):
-    """One line of the mount table; ``written`` and ``lowers``: the layers it is made of."""
+    """A mount made of other directories: ``written``, of inopt its source, and ``lowers``."""
 
     point: str
-    device: str
-    kind: str
+    device: int
+    is_overlay: bool
     written: list[str]
     lowers: list[str]
 
@@ -32,24 +32,25 @@ class LayerMount(NamedTuple):
 
 
 def layer_mounts() -> Iterator[LayerMount]:
-    """All mounts, in the order in which they were made."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            before, _, after = line.rstrip("\n").partition(" - ")
-            words = before.split(" ")
-            kind, source, options = after.split(" ", 2)
-            written, lowers = [], []
-            if kind == "fuse.inopt":
-                written = [unescaped(source)]
-            elif kind == "overlay":
-                for key, value in _OPTION.findall(unescaped(options)):
-                    if key == "lowerdir":
-                        lowers += split_lowers(value.replace("::", ":"))
-                    elif key in ("upperdir", "workdir"):
-                        written.append(_ESCAPED.sub(r"\1", value))
-                    else:
-                        lowers.append(_ESCAPED.sub(r"\1", value))
-            yield LayerMount(unescaped(words[4]), words[2], kind, written, lowers)
+    """All mounts of overlayfs and of inopt, in the order in which they were made."""
+    for mounted in mount_table():
+        device = os.makedev(mounted.device_major, mounted.device_minor)
+        if is_inopt(mounted):
+            yield LayerMount(mounted.mountpoint, device, False, [mounted.source], [])
+        elif mounted.kind == "overlay":
+            yield LayerMount(mounted.mountpoint, device, True, *_layers_of(mounted))
+
+
+def _layers_of(mounted: Mounted) -> tuple[list[str], list[str]]:
+    written, lowers = [], []
+    for key, value in _OPTION.findall(mounted.options):
+        if key == "lowerdir":
+            lowers += split_lowers(value.replace("::", ":"))
+        elif key in ("upperdir", "workdir"):
+            written.append(_ESCAPED.sub(r"\1", value))
+        else:
+            lowers.append(_ESCAPED.sub(r"\1", value))
+    return written, lowers
 
 
 def _leads_to(path: str, device: int, number: int) -> bool:

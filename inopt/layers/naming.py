@@ -22,10 +22,10 @@ from inopt.layers.copying import Copier
 from inopt.layers.facts import copy_facts, copy_times
 from inopt.layers.format import beneath, is_whiteout, make_whiteout
 from inopt.layers.listing import MergedDirectory, has_entries
-from inopt.layers.stack import remove
 from inopt.layers.staging import staged
 from inopt.layers.standing import Standing, standing_of
 from inopt.layers.tree import LayeredTree
+from inopt.layers.working import remove_tree
 from inopt.wire.replies import Attributes
 
 Made = TypeVar("Made")
@@ -132,14 +132,14 @@ class LayeredNaming(Naming):
             make_whiteout(self._work, whiteout)
             if is_directory:
                 syscalls.renameat2(self._work, whiteout, upper, name, _EXCHANGE)
-                remove(self._work, whiteout)
+                remove_tree(self._work, whiteout)
             else:
                 os.rename(whiteout, name, src_dir_fd=self._work, dst_dir_fd=upper)
         except BaseException:
             if victim >= 0:
                 os.close(victim)
             with suppress(OSError):
-                remove(self._work, whiteout)
+                remove_tree(self._work, whiteout)
             raise
         self.tree.pin_if_unlinked(victim)
 
@@ -183,7 +183,7 @@ class LayeredNaming(Naming):
                 copy_times(attributes, self._work, empty)
                 syscalls.renameat2(self._work, empty, upper, name, _EXCHANGE)
             finally:
-                remove(self._work, empty)
+                remove_tree(self._work, empty)
         finally:
             os.close(earlier)
 

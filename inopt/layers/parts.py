@@ -14,10 +14,10 @@ import structlog
 from inopt.backing.descriptors import DescriptorCache
 from inopt.backing.filesystems import Filesystem
 from inopt.backing.inodes import Inode
-from inopt.layers.finding import Finder
+from inopt.layers.finding import Finder, Found
+from inopt.layers.format import origin_number
 from inopt.layers.stack import Stack
 from inopt.layers.standing import Part, Standing
-from inopt.wire.replies import Attributes
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
@@ -103,14 +103,24 @@ class Parts:
             self._refuse("redirect_dir", name)
         return marks.opaqueness(directory) == b"y"
 
-    def require_contents(self, inode: Inode, attributes: Attributes, name: bytes) -> None:
-        """Raise `PermissionError` for a file whose contents are another one's (metacopy)."""
+    def number_of_file(self, found: Found, name: bytes, *, was_below: bool) -> int:
+        """The inode number that a regular file had before it was copied up; -1 for none.
+
+        *was_below*: it may have been. Raises `PermissionError` for a file whose contents are
+        another one's (metacopy).
+        """
+        attributes = found.attributes
         allocated = attributes.blocks * _BLOCK
-        if allocated >= attributes.size and (not attributes.size or allocated > _OF_MARKS):
-            return
-        marks = self._stack.format
-        if marks.read(marks.metacopy, self._descriptor(inode)) is not None:
+        may_lack = allocated < attributes.size or (attributes.size and allocated <= _OF_MARKS)
+        if not may_lack and not was_below:
+            return -1
+        # By its name: for a first look, to open it would cost more than all else.
+        marks, directory = self._stack.format, found.directory
+        if may_lack and marks.read(marks.metacopy, directory, name) is not None:
             self._refuse("metacopy", name)
+        if not was_below:
+            return -1
+        return origin_number(marks.read(marks.origin, directory, name), self._stack.top.uuid)
 
     def _refuse(self, feature: str, name: bytes) -> NoReturn:
         if feature not in self._told:

@@ -18,6 +18,7 @@ from inopt.exceptions import UsageError
 from inopt.layers.format import Format, filesystem_uuid, is_whiteout
 from inopt.layers.mounted import layer_mounts
 from inopt.layers.options import LayerOptions
+from inopt.layers.working import clear, mark_volatile, take_work, unmark_volatile
 from inopt.wire.replies import Attributes
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
@@ -31,10 +32,13 @@ class Layer:
 
     ``root``: a descriptor of it on a private copy of its mount: what is mounted below does not
     show, and lower layers can neither be changed by it nor have their access times moved.
-    ``key_mount``: the mount id by which inodes of this device are known, in whatever layer.
+    ``device``: the root's, major and minor. ``key_mount``: the mount id by which inodes of this
+    device are known, in whatever layer.
     """
 
-    __slots__ = ("attributes", "filesystem", "is_upper", "key_mount", "path", "root", "uuid")
+    __slots__ = (
+        "attributes", "device", "filesystem", "is_upper", "key_mount", "path", "root", "uuid",
+    )  # fmt: skip
 
     def __init__(self, path: str, root: int, *, is_upper: bool) -> None:
         self.path = path
@@ -47,13 +51,9 @@ class Layer:
             self.attributes.dev_minor,
             mount_descriptor(root),
         )
+        self.device = self.attributes.dev_major, self.attributes.dev_minor
         self.key_mount = self.attributes.mount_id
         self.uuid = filesystem_uuid(root)
-
-    @property
-    def device(self) -> tuple[int, int]:
-        """The device (major, minor) of the layer's root."""
-        return self.attributes.dev_major, self.attributes.dev_minor
 
 
 class Stack:
@@ -69,6 +69,7 @@ class Stack:
         self.has_upper = options.upper is not None
         # Of the directory in which what is made takes shape before it shows; -1: there is none.
         self.work = -1
+        self._is_marked = False
         # Of directories that no other mount may use meanwhile.
         self._held: list[int] = []
         try:
@@ -84,11 +85,21 @@ class Stack:
 
     def close(self) -> None:
         """Close what belongs to no tree; roots and filesystems are closed by it."""
+        self.settle()
         for descriptor in (self.work, *self._held):
             if descriptor >= 0:
                 os.close(descriptor)
         self.work = -1
         self._held.clear()
+
+    def settle(self) -> None:
+        """Bring a volatile upper layer to stable storage, and take its mark away."""
+        if self._is_marked:
+            self._is_marked = False
+            try:
+                unmark_volatile(self.work)
+            except OSError as error:
+                _log.warning("the upper layer stays marked as volatile", error=str(error))
 
     def _open(self, options: LayerOptions) -> None:
         named = [("--lower", path) for path in options.lower]
@@ -98,7 +109,9 @@ class Stack:
         if options.work is not None:
             work = layer_directory("--work", options.work)
             _require_apart([*real, ("--work", options.work, work)])
-            self._open_upper(real.pop(0), options.work, work)
+            # One that is taken away with the mount needs no mark.
+            mark = options.volatile and not options.temporary
+            self._open_upper(real.pop(0), options.work, work, mark=mark)
         else:
             _require_apart(real)
         for _, path, place in real:
@@ -111,7 +124,9 @@ class Stack:
 
     # --- the layer that is written to ----------------------------------------------------------
 
-    def _open_upper(self, upper: tuple[str, str, str], work_path: str, work: str) -> None:
+    def _open_upper(
+        self, upper: tuple[str, str, str], work_path: str, work: str, *, mark: bool
+    ) -> None:
         _, path, place = upper
         # One private mount for both: what is made in one directory is moved to the other.
         above = os.path.commonpath([place, work])
@@ -129,8 +144,14 @@ class Stack:
             self._held.append(_take("--upper", path, root))
             if os.statvfs(root).f_flag & os.ST_RDONLY:
                 _refuse("--upper", path, "mounted read-only", "remount it writable")
-            made = self._take_work(work_path, holder)
+            self._held.append(_take("--work", work_path, holder))
+            try:
+                self.work, made = take_work(work_path, holder)
+            except OSError as error:
+                _refuse("--work", work_path, f"cannot be used: {error}", "name an empty directory")
             self._require_features(path)
+            if mark:
+                self._mark(work_path)
         except BaseException:
             if made:
                 with suppress(OSError):
@@ -139,30 +160,15 @@ class Stack:
         finally:
             os.close(holder)
 
-    def _take_work(self, path: str, holder: int) -> bool:
-        """Open the work directory, cleared; whether it had to be made."""
-        self._held.append(_take("--work", path, holder))
-        present = os.listdir(holder)
-        foreign = set(present) - {"work", "index", "incompat"}
-        if foreign:
-            _refuse("--work", path, f"not empty: it has '{min(foreign)}'", "name an empty one")
-        for feature in ("index", "incompat"):
-            with suppress(FileNotFoundError):
-                found = _entries(holder, feature)
-                if found:
-                    name = "index" if feature == "index" else f"incompatible: {found[0]}"
-                    _refuse(
-                        "--work",
-                        path,
-                        f"its upper layer was made with a feature that inopt does not read: {name}",
-                        "mount it with the kernel's overlayfs, or use other directories",
-                    )
-        made = "work" not in present
-        if made:
-            os.mkdir("work", 0o700, dir_fd=holder)
-        self.work = os.open("work", _DIRECTORY | os.O_NOFOLLOW, dir_fd=holder)
-        clear(self.work)
-        return made
+    def _mark(self, path: str) -> None:
+        try:
+            mark_volatile(self.work)
+        except OSError as error:
+            clear(self.work)
+            raise UsageError(
+                f"--work '{path}': cannot be written to: {error.strerror}: mend that first"
+            ) from error
+        self._is_marked = True
 
     def _require_features(self, path: str) -> None:
         """What the kernel's overlayfs wants of the filesystem of an upper layer."""
@@ -202,25 +208,6 @@ class Stack:
                 "its filesystem makes no whiteouts (RENAME_WHITEOUT)",
                 "use a directory on ext4, xfs, btrfs or tmpfs",
             )
-
-
-def clear(directory: int) -> None:
-    """Remove everything in a directory of ours, not following links."""
-    for name in os.listdir(directory):
-        remove(directory, os.fsencode(name))
-
-
-def remove(directory: int, name: bytes) -> None:
-    """Remove a name and all that is below it."""
-    try:
-        os.unlink(name, dir_fd=directory)
-    except (IsADirectoryError, PermissionError):
-        below = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-        try:
-            clear(below)
-        finally:
-            os.close(below)
-        os.rmdir(name, dir_fd=directory)
 
 
 def layer_directory(what: str, path: str) -> str:
@@ -281,14 +268,6 @@ def _beneath(private: int, above: str, place: str) -> int:
     return -1
 
 
-def _entries(directory: int, name: str) -> list[str]:
-    below = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
-    try:
-        return os.listdir(below)
-    finally:
-        os.close(below)
-
-
 def _take(what: str, path: str, directory: int) -> int:
     """A descriptor that keeps other mounts from using a directory. Raises `UsageError`."""
     held = os.open(".", _DIRECTORY, dir_fd=directory)
@@ -310,7 +289,7 @@ def _overlay_using(directory: int) -> str | None:
     """Where the kernel has an overlay mounted that writes to this directory."""
     status = os.fstat(directory)
     for mount in layer_mounts():
-        if mount.kind == "overlay" and mount.has(status.st_dev, status.st_ino):
+        if mount.is_overlay and mount.has(status.st_dev, status.st_ino):
             return mount.point
     return None
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from inopt.layers.format import beneath
-from inopt.layers.stack import remove
+from inopt.layers.working import remove_tree
 
 _ACLS: Final = ("system.posix_acl_default", "system.posix_acl_access")
 
@@ -35,4 +35,4 @@ def staged(work: int, directory: int, name: bytes) -> Iterator[int]:
         finally:
             os.close(stage)
     finally:
-        remove(work, name)
+        remove_tree(work, name)

@@ -21,7 +21,6 @@ from inopt.backing.identity import attributes_of
 from inopt.backing.inodes import FOREIGN, Inode, Key
 from inopt.backing.tree import Tree
 from inopt.layers.finding import Finder, Found
-from inopt.layers.format import origin_number
 from inopt.layers.parts import Parts
 from inopt.layers.stack import Layer, Stack
 from inopt.layers.standing import Part, Standing, standing_of
@@ -80,6 +79,10 @@ class LayeredTree(Tree):
         super().close()
         self.stack.close()
 
+    def settle(self) -> None:
+        """Bring a volatile upper layer to stable storage; from then on others may mount it."""
+        self.stack.settle()
+
     # --- from a name to an inode ---------------------------------------------------------------
 
     def resolve(self, parent: Inode, name: bytes) -> tuple[Inode, Attributes]:
@@ -109,7 +112,8 @@ class LayeredTree(Tree):
                 standing.parent, standing.name = parent, name
             return inode, _told(inode, found.attributes)
         finally:
-            found.close()
+            if found.descriptor >= 0:
+                found.close()
 
     def holder(self, directory: Inode, name: bytes) -> int:
         """A descriptor of the backing directory that has *name*; for no name, of the top layer."""
@@ -194,24 +198,18 @@ class LayeredTree(Tree):
                 directory = self.descriptor(inode)
                 standing.below, number = self._parts.of_directory(directory, name, below)
         elif stat.S_ISREG(attributes.mode):
-            self._parts.require_contents(inode, attributes, name)
-            if below and found.layer.is_upper:
-                number = self._number_of_origin(inode)
-        native = found.layer.device == self.stack.top.device
-        if number < 0 and native and inode.nodeid >= FOREIGN:
+            was_below = bool(below) and found.layer.is_upper
+            number = self._parts.number_of_file(found, name, was_below=was_below)
+        if number < 0 and inode.nodeid >= FOREIGN and found.layer.device == self.stack.top.device:
             number = attributes.inode  # a nodeid of its own, but the number is free to be told
-        handle, earlier = self._numbers.get(self.key_in(found.layer, attributes), (b"", 0))
-        if handle and handle == found.handle:
-            number = earlier
-            standing.has_twin = True
+        if self._numbers:
+            handle, earlier = self._numbers.get(self.key_in(found.layer, attributes), (b"", 0))
+            if handle and handle == found.handle:
+                number = earlier
+                standing.has_twin = True
         if number > 0:
             inode.number = number
         inode.layers = standing
-
-    def _number_of_origin(self, inode: Inode) -> int:
-        marks = self.stack.format
-        value = marks.read(marks.origin, self.descriptor(inode))
-        return origin_number(value, self.stack.top.uuid)
 
     def _resolve_dots(self, parent: Inode, name: bytes) -> tuple[Inode, Attributes]:
         above = parent if name == b"." else standing_of(parent).parent or self.root
@@ -242,9 +240,9 @@ class LayeredTree(Tree):
             inode = standing.parent
         return names[::-1]
 
-    def attributes(self, inode: Inode) -> Attributes:
-        """The attributes of *inode* now."""
-        return _told(inode, super().attributes(inode))
+    def attributes(self, inode: Inode, descriptor: int = -1) -> Attributes:
+        """The attributes of *inode* now; *descriptor*: one of it, if there is one already."""
+        return _told(inode, super().attributes(inode, descriptor))
 
     # --- before something is changed -----------------------------------------------------------
 

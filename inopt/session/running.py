@@ -38,6 +38,8 @@ async def run(settings: Settings, ready: Callable[[], None]) -> None:
             except OSError as error:
                 raise InoptError(f"cannot report readiness: {error.strerror}") from error
             await session.wait_ended()
+            # While there is a control socket, which is what 'inopt umount' waits for.
+            await trio.to_thread.run_sync(session.settle)
             nursery.cancel_scope.cancel()
 
 

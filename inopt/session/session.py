@@ -258,6 +258,10 @@ class Session:
         if self._serves:
             await self._policing.stop()
 
+    def settle(self) -> None:
+        """Once the session has ended: what was changed is brought to where it is to stay."""
+        self._context.tree.settle()
+
     def close(self) -> None:
         """Free everything, once the session has ended; a mount that was aborted goes, too."""
         found = mounts.find_mount(self.mountpoint)

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeAlias
 
 from inopt.backing.identity import attributes_of
 from inopt.backing.inodes import Inode
+from inopt.handlers.facts import xattr_beneath
 from inopt.handlers.failures import DeniedError
 from inopt.handlers.serve import Context, Serve
 from inopt.ops import Op
@@ -79,7 +80,7 @@ class Deciding:
 
     def plan_of(self, parent: Inode, name: bytes, state: State, attributes: Attributes) -> Plan:
         """The plan of what has a name now, be it known or not."""
-        reader = self.placement.reader_beneath(self.tree.holder(parent, name), name)
+        reader = xattr_beneath(self.tree.holder(parent, name), name)
         return self.placement.plan_at(state, attributes, reader)
 
     def hides(self, parent: Inode, name: bytes, state: State) -> bool:

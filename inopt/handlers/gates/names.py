@@ -9,6 +9,7 @@ from typing import Final
 
 from inopt import syscalls
 from inopt.backing.inodes import Inode
+from inopt.handlers.facts import xattr_beneath
 from inopt.handlers.failures import DeniedError, fail
 from inopt.handlers.gates.deciding import Deciding, Gate, opening
 from inopt.handlers.placement import NAMELESS
@@ -162,7 +163,7 @@ class NameGates(Deciding):
         format_ = stat.S_IFMT(attributes.mode)
         if state is new_state:
             return
-        reader = self.placement.reader_beneath(self.tree.holder(parent, name), name)
+        reader = xattr_beneath(self.tree.holder(parent, name), name)
         there = self.placement.plan_at(new_state, attributes, reader)
         if there.hidden:
             raise DeniedError(errno.EACCES)

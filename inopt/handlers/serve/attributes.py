@@ -48,7 +48,11 @@ def getattr_(context: Context, header: Header, body: bodies.Getattr) -> bytes:
     """GETATTR."""
     inode = context.tree.table.get(header.nodeid)
     handle = body.handle if body.flags & uapi.GETATTR_FH else None
-    attributes = _attributes(context, inode, handle)
+    return _told(context, inode, _attributes(context, inode, handle))
+
+
+def _told(context: Context, inode: Inode, attributes: Attributes) -> bytes:
+    """The payload that answers GETATTR and SETATTR."""
     return replies.attr(attributes, context.validity_of(inode, attributes), inode.number)
 
 
@@ -66,34 +70,39 @@ def setattr_(context: Context, header: Header, body: bodies.Setattr) -> bytes:
     inode = tree.table.get(header.nodeid)
     valid = body.valid
     tree.prepare_change(inode)
+    if valid & _CHANGES == uapi.FATTR_SIZE:
+        _truncate(context, header, body, inode)
+        return unchanged(context, header, body)
+    # One for all that follows: to open an inode costs as much as to change it.
+    descriptor = tree.descriptor(inode)
+    path = b"/proc/self/fd/%d" % descriptor
     if valid & (uapi.FATTR_UID | uapi.FATTR_GID):
         _change_owner(
-            tree.path(inode),
+            path,
             header,
             body.uid if valid & uapi.FATTR_UID else _UNCHANGED,
             body.gid if valid & uapi.FATTR_GID else _UNCHANGED,
         )
     if valid & uapi.FATTR_MODE:
-        os.chmod(tree.path(inode), body.mode & 0o7777)
+        os.chmod(path, body.mode & 0o7777)
     if valid & uapi.FATTR_SIZE:
         _truncate(context, header, body, inode)
     if valid & (uapi.FATTR_ATIME | uapi.FATTR_MTIME):
-        _set_times(tree.descriptor(inode), body)
+        _set_times(descriptor, body)
     if not valid & _CHANGES:
         # What is left of chown(path, -1, -1): set-id bits go, and the change time moves. The
         # kernel also sends this before a write that is to remove privileges. That the writer
         # need not own the file does no harm: the WRITE removes them, too.
         with suppress(PermissionError), acting_as(header.uid, header.gid, _groups(header)):
-            os.chown(tree.path(inode), _UNCHANGED, _UNCHANGED)
-    return unchanged(context, header, body)
+            os.chown(path, _UNCHANGED, _UNCHANGED)
+    return _told(context, inode, tree.attributes(inode, descriptor))
 
 
 def unchanged(context: Context, header: Header, body: bodies.Setattr) -> bytes:
     """Answer SETATTR with the attributes as they are."""
     inode = context.tree.table.get(header.nodeid)
     handle = body.handle if body.valid & uapi.FATTR_FH else None
-    attributes = _attributes(context, inode, handle)
-    return replies.attr(attributes, context.validity_of(inode, attributes), inode.number)
+    return _told(context, inode, _attributes(context, inode, handle))
 
 
 def _change_owner(path: bytes, header: Header, user: int, group: int) -> None:

@@ -126,9 +126,12 @@ class Context:
         negative = seconds(cache.negative)
         self.negative = self.dialect.negative_entry(Validity.of(negative, 0)) if negative else None
 
-    def entry(self, inode: Inode, attributes: Attributes) -> bytes:
-        """The payload of an entry reply; the lookup has been counted, the plan is there."""
-        validity = self.validity_of(inode, attributes)
+    def entry(self, inode: Inode, attributes: Attributes, *, is_open: bool = False) -> bytes:
+        """The payload of an entry reply; the lookup has been counted, the plan is there.
+
+        *is_open*: the same reply opens the inode.
+        """
+        validity = self.validity_of(inode, attributes, is_open=is_open)
         attached = self.attachments.attached
         backing_id = 0
         if attached is not None:
@@ -155,7 +158,8 @@ class Context:
         except OSError:
             self.tree.forget(inode.nodeid, 1)
             raise
-        self._meet(parent, name, inode)
+        if self.tree.watch is not None:
+            self._meet(parent, name, inode)
 
     def _meet(self, parent: Inode, name: bytes, inode: Inode) -> None:
         watch = self.tree.watch
@@ -170,13 +174,23 @@ class Context:
         validity = self.validity_of(inode, attributes)
         return replies.entry(inode.nodeid, inode.generation, attributes, validity, inode.number)
 
-    def made(self, parent: Inode, name: bytes, inode: Inode, attributes: Attributes) -> bytes:
+    def made(
+        self,
+        parent: Inode,
+        name: bytes,
+        inode: Inode,
+        attributes: Attributes,
+        *,
+        is_open: bool = False,
+    ) -> bytes:
         """Like `entry`, for an inode that the caller has just given the name *name*."""
         self.placement.admit(self.placement.step(parent, name), inode, attributes)
         self._meet(parent, name, inode)
-        return self.entry(inode, attributes)
+        return self.entry(inode, attributes, is_open=is_open)
 
-    def validity_of(self, inode: Inode, attributes: Attributes) -> Validity:
+    def validity_of(
+        self, inode: Inode, attributes: Attributes, *, is_open: bool = False
+    ) -> Validity:
         """How long the kernel may believe *attributes*, and the name that led to them.
 
         Attributes not at all for set-id files: writes of others remove the bits, and after some
@@ -190,7 +204,7 @@ class Context:
                 return self.unsure_validity
             if standing.has_twin:
                 return self.name_validities[0]
-        if self.is_long and inode.io is not None:
+        if self.is_long and (is_open or inode.io is not None):
             return self.open_validity
         watch = self.tree.watch
         covered = 0 if watch is None else watch.covers(inode, attributes)

@@ -71,9 +71,18 @@ def truncate(descriptor: int, header: Header, size: int) -> None:
 
 
 def finish_open(
-    context: Context, header: Header, inode: Inode, flags: int, descriptor: int
+    context: Context,
+    header: Header,
+    inode: Inode,
+    flags: int,
+    descriptor: int,
+    *,
+    is_new: bool = False,
 ) -> bytes:
-    """Answer an open: the reply's payload. *descriptor* is taken over."""
+    """Answer an open: the reply's payload. *descriptor* is taken over.
+
+    *is_new*: the kernel does not know the inode yet, nor believes anything of it.
+    """
     tree = context.tree
     one_shot = context.dialect.one_shot
     writes = flags & os.O_ACCMODE != os.O_RDONLY
@@ -105,7 +114,7 @@ def finish_open(
     file = OpenFile(inode, backing_flags(context, flags), descriptor, groups)
     file.reply_flags = context.open_reply_flags(plan, flags, inode, backing_id)
     file.bypasses = bool(backing_id)
-    if file.bypasses and writes and context.is_long:
+    if file.bypasses and writes and context.is_long and not is_new:
         context.invalidate(inode.nodeid)
     return context.open_reply(context.files.add(file), file.reply_flags, backing_id)
 

@@ -13,7 +13,6 @@ import ctypes
 import errno
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -131,10 +130,12 @@ def _add_plus(
         number = directory.number(name, number)
     else:
         # Gone, or not to be looked at: the kernel gets the name alone and asks when it must.
-        with suppress(OSError):
+        try:
             inode, attributes = context.names.listed(directory, name)
             payload = context.listed(directory.inode, name, header, inode, attributes)
             number = inode.number
+        except OSError:
+            pass
     return page.add_plus(payload, number, offset, kind, name)
 
 

@@ -183,13 +183,14 @@ def _create(
         os.close(descriptor)
         raise
     try:
-        entry = context.made(parent, judged_as, inode, attributes)
+        entry = context.made(parent, judged_as, inode, attributes, is_open=True)
     except BaseException:
         os.close(descriptor)
         tree.forget(inode.nodeid, 1)
         raise
     try:
-        return replies.create(entry, finish_open(context, header, inode, body.flags, descriptor))
+        opened = finish_open(context, header, inode, body.flags, descriptor, is_new=True)
+        return replies.create(entry, opened)
     except BaseException:
         tree.forget(inode.nodeid, 1)
         raise

@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Final
 
 from inopt.exceptions import InoptError
@@ -20,6 +19,7 @@ from inopt.layers.tools.below import NOTHING, Below
 from inopt.layers.tools.entries import Entry, Layer, join, names_in
 from inopt.layers.tools.findings import Finding, finding
 from inopt.layers.tools.places import Directory, shown
+from inopt.layers.working import INCOMPATIBLE, VOLATILE, entries_of
 
 _AUFS_OPAQUE: Final = b".wh..wh..opq"
 _AUFS_OWN: Final = b".wh..wh."
@@ -174,10 +174,8 @@ def check_work(work: Directory, upper: Directory, *, mend: bool) -> Iterator[Fin
     """What is to be said of the work directory. Raises `InoptError` if it cannot be read."""
     if work.device != upper.device:
         yield finding("OVL143", b"", in_work=True)
-    with suppress(FileNotFoundError, NotADirectoryError):
-        count = len(_names(work.descriptor, b"index"))
-        if count:
-            yield finding("OVL136", b"index", in_work=True, count=str(count))
+    if count := len(entries_of(work.descriptor, b"index")):
+        yield finding("OVL136", b"index", in_work=True, count=str(count))
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         inner = os.open(b"work", flags, dir_fd=work.descriptor)
@@ -188,21 +186,11 @@ def check_work(work: Directory, upper: Directory, *, mend: bool) -> Iterator[Fin
             status = os.stat(name, dir_fd=inner, follow_symlinks=False)
             # One device that all whiteouts of a mount are links to: the kernel leaves it there.
             shared = stat.S_ISCHR(status.st_mode) and not status.st_rdev and name[:1] == b"#"
-            if name == b"incompat":
-                with suppress(FileNotFoundError, NotADirectoryError):
-                    if "volatile" in _names(inner, name):
-                        yield finding("OVL142", b"work/incompat/volatile", in_work=True)
+            if name == INCOMPATIBLE:
+                if VOLATILE in entries_of(inner, name):
+                    yield finding("OVL142", join(b"work", join(name, VOLATILE)), in_work=True)
             elif not shared:
                 found = finding("OVL141", join(b"work", name), in_work=True)
                 yield mended(found, fixing.tree_remover(inner, name)) if mend else found
-    finally:
-        os.close(inner)
-
-
-def _names(directory: int, name: bytes) -> list[str]:
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    inner = os.open(name, flags, dir_fd=directory)
-    try:
-        return os.listdir(inner)
     finally:
         os.close(inner)

@@ -23,8 +23,8 @@ from inopt.layers.format import beneath
 from inopt.layers.tools.comparing import read_link, require_here
 from inopt.layers.tools.dressing import dress
 from inopt.layers.tools.entries import Entry, Layer, join, names_in
-from inopt.layers.tools.fixing import remove_tree
 from inopt.layers.tools.places import Directory, failed, shown
+from inopt.layers.working import remove_tree
 
 WORKPLACE: Final = b".inopt-commit"
 _OURS: Final = re.compile(rb"(new|gone|link)-\d+")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
-import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from inopt.layers.format import beneath, make_whiteout
+from inopt.layers.working import remove_tree
 
 
 @contextmanager
@@ -52,23 +52,3 @@ def mark_remover(directory: int, name: bytes, mark: str) -> Callable[[], None]:
 def tree_remover(directory: int, name: bytes) -> Callable[[], None]:
     """What removes *name* and all below it; it raises `OSError`."""
     return lambda: remove_tree(directory, name)
-
-
-def remove_tree(directory: int, name: bytes) -> None:
-    """Remove *name* and all below it, not across a mount (``EXDEV``). Raises `OSError`."""
-    status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    if not stat.S_ISDIR(status.st_mode):
-        os.unlink(name, dir_fd=directory)
-        return
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    inner = os.open(name, flags, dir_fd=directory)
-    try:
-        if status.st_dev != os.fstat(directory).st_dev:
-            raise OSError(18, "a filesystem is mounted there", os.fsdecode(name))
-        with suppress(PermissionError):
-            os.fchmod(inner, 0o700)
-        for below in os.listdir(inner):
-            remove_tree(inner, os.fsencode(below))
-    finally:
-        os.close(inner)
-    os.rmdir(name, dir_fd=directory)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from typing import Final
-
 from inopt.exceptions import UsageError
+from inopt.kernel.mounts import mount_table
 from inopt.layers.mounted import layer_mounts
 from inopt.layers.tools.places import Directory
-
-_VIEWS: Final = ("overlay", "fuse.inopt")
 
 
 def users_of(place: Directory, *, lower: bool = False) -> list[str]:
@@ -35,17 +31,17 @@ def require_no_view(place: Directory, layers: tuple[Directory, ...]) -> None:
     """
     require_unused(place, "nothing can be changed under it", lower=True)
     inside = place.real.rstrip("/") + "/"
-    own = f"{os.major(place.device)}:{os.minor(place.device)}"
-    for mount in layer_mounts():
-        if mount.point.startswith(inside):
+    for mounted in mount_table():
+        if mounted.mountpoint.startswith(inside):
             raise UsageError(
-                f"'{place.path}': '{mount.point}' is mounted inside it: unmount that, or name "
-                "another directory"
+                f"'{place.path}': '{mounted.mountpoint}' is mounted inside it: unmount that, or "
+                "name another directory"
             )
+    for mount in layer_mounts():
         at_it = mount.point == place.real or any(
             mount.has(one.device, one.number, lower=True) for one in layers
         )
-        if mount.kind in _VIEWS and mount.device == own and at_it:
+        if mount.device == place.device and at_it:
             raise UsageError(
                 f"'{place.path}': is seen through the mount at '{mount.point}': name a directory "
                 "that is a copy"
