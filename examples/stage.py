@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,10 +15,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 INOPT = [sys.executable, "-m", "inopt"]
 NOBODY = 65534
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stage:
@@ -60,17 +63,35 @@ class Stage:
 @contextmanager
 def stage() -> Iterator[Stage]:
     """A place for one demo, removed afterwards. Ends the program unless it is root's."""
+    with own_place() as place:
+        place.chmod(0o755)
+        yield Stage(place)
+    say("unmounted; nothing is left behind")
+
+
+@contextmanager
+def own_place() -> Iterator[Path]:
+    """A directory in which ``mnt`` may be mounted; removed without ever going across a mount.
+
+    Also if the program is told to end. Ends it unless it is root's.
+    """
     if os.geteuid() != 0:
         raise SystemExit("demo: needs root: mounting needs CAP_SYS_ADMIN")
+    for number in _ENDING:
+        signal.signal(number, _end)
     place = Path(tempfile.mkdtemp(prefix="inopt-example-", dir="/var/tmp"))
-    place.chmod(0o755)
     try:
-        yield Stage(place)
+        yield place
     finally:
         if os.path.ismount(place / "mnt"):
             subprocess.run([*INOPT, "umount", "--lazy", str(place / "mnt")], check=True)
         subprocess.run(["rm", "-rf", "--one-file-system", str(place)], check=True)
-    say("unmounted; nothing is left behind")
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    for each in _ENDING:
+        signal.signal(each, signal.SIG_IGN)  # what is there is being removed
+    raise SystemExit(128 + number)
 
 
 @contextmanager

@@ -13,9 +13,7 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,21 +25,16 @@ from rich.progress import Progress
 from rich.table import Table
 from workload import SCRATCH, STEPS, fingerprint, generate_tree, make_tarball
 
-INOPT = [sys.executable, "-m", "inopt"]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from stage import inopt, own_place
+
 READ_SIZE = 4096
 READS = 16384
 ROUNDS = 3
 WAYS = ("bare", "none", "rw")
 
 console = Console()
-
-
-def inopt(*arguments: str) -> str:
-    """Run the command line; its one line of error ends the demo."""
-    done = subprocess.run([*INOPT, *arguments], capture_output=True, check=False, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr.strip())
-    return done.stdout
 
 
 @contextmanager
@@ -56,18 +49,6 @@ def way_to(way: str, source: Path, mountpoint: Path) -> Iterator[Path]:
         yield mountpoint
     finally:
         inopt("umount", str(mountpoint))
-
-
-@contextmanager
-def own_space() -> Iterator[Path]:
-    """A directory for the mountpoint; removed without ever going across a mount."""
-    space = Path(tempfile.mkdtemp(prefix="inopt-demo-", dir="/var/tmp"))
-    try:
-        yield space
-    finally:
-        if os.path.ismount(space / "mountpoint"):
-            subprocess.run([*INOPT, "umount", "--lazy", str(space / "mountpoint")], check=True)
-        subprocess.run(["rm", "-rf", "--one-file-system", str(space)], check=True)
 
 
 @contextmanager
@@ -166,7 +147,7 @@ def compare(results: dict[str, Any]) -> None:
 
 def demo(source: Path, space: Path) -> None:
     """Do it all on *source*; *space* is for the mountpoint and a tarball."""
-    mountpoint = space / "mountpoint"
+    mountpoint = space / "mnt"
     mountpoint.mkdir()
     tarball = space / "package.tar"
     make_tarball(tarball)
@@ -190,12 +171,10 @@ def demo(source: Path, space: Path) -> None:
 
 def main() -> None:
     """Run the demo."""
-    if os.geteuid() != 0:
-        raise SystemExit("demo: needs root: mounting needs CAP_SYS_ADMIN")
     given = sys.argv[1] if len(sys.argv) > 1 else None
     if given is not None and not Path(given).is_dir():
         raise SystemExit(f"demo: SRC={given}: not a directory: name an existing one")
-    with own_space() as space:
+    with own_place() as space:
         if given is not None:
             source = Path(given).resolve()
         else:
