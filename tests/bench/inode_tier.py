@@ -3,8 +3,9 @@
     .venv/bin/python tests/bench/inode_tier.py [--files N] [--json FILE] [--svg FILE]
 
 Runs on the lab's kernel (``INOPT_LAB``), which has the tier, in one boot: on a bare tree and on
-mounts of it at tiers inode, rw and none. Where the lab emulates the processor, its times mean
-nothing, and only ratios within one run count.
+mounts of it at tiers inode, rw and none. Where the lab emulates the processor, its seconds are
+instructions (`tests/lab/counting`): what else the host does is not in them, nor what memory and
+caches cost. Only ratios within one run count.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,22 +15,21 @@ from pathlib import Path
 from typing import Final
 
 from support.clients import TESTS
+from support.laboratory import REPOSITORY, with_counting_clock
 from support.sizing import too_late
 from support.skipping import skip
 
-REPOSITORY: Final = TESTS.parent
 PATIENCE: Final = 1400  # seconds; a boot and its tests take one or two minutes on an idle machine
 _USUALLY: Final = 300  # seconds, of a boot on a slow machine
+_ATTEMPTS: Final = 3
+# How the lab says that a kernel has not begun within the minute that it is given.
+_NOT_BOOTED: Final = "boot failed"
+_NOT_BOOTED_STATUS: Final = 125
 _PACKAGES: Final = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 # Where tests find what they need, and how much longer than elsewhere they wait.
 _ENVIRONMENT: Final = {
     "PYTHONPATH": str(TESTS), "INOPT_TEST_SPACE": "/lab", "INOPT_TEST_SLOWNESS": "10",
 }  # fmt: skip
-
-
-def make_directory() -> tempfile.TemporaryDirectory[str]:
-    """An empty one, which the booted machine shares."""
-    return tempfile.TemporaryDirectory(prefix="inopt-tests-lab-", dir="/var/tmp")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Boot:
             ],
             # What it may write to. The repository itself is read by way of caches elsewhere.
             cwd=directory,
-            env={**os.environ, **_ENVIRONMENT, **dict(self.environment)},
+            env=with_counting_clock({**os.environ, **_ENVIRONMENT, **dict(self.environment)}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -76,6 +76,7 @@ class Boots:
     def __init__(self, lab: Path, wanted: Iterable[Boot]) -> None:
         self._lab = lab
         self._running: set[subprocess.Popen[str]] = set()
+        self._again = threading.Lock()
         self._pool = ThreadPoolExecutor(min(2, os.cpu_count() or 1))
         self._futures = {boot: self._pool.submit(self._run, boot) for boot in dict.fromkeys(wanted)}
 
@@ -99,7 +100,19 @@ class Boots:
         reason = boot.missing or too_late(_USUALLY)
         if reason is not None:
             return reason
-        with make_directory() as directory, boot.begin(self._lab, directory) as process:
+        done = self._attempt(boot)
+        for _ in range(_ATTEMPTS - 1):
+            if done.returncode != _NOT_BOOTED_STATUS or _NOT_BOOTED not in done.stderr:
+                break
+            with self._again:  # two that began at once may have been in each other's way
+                done = self._attempt(boot)
+        return done
+
+    def _attempt(self, boot: Boot) -> subprocess.CompletedProcess[str]:
+        with (
+            tempfile.TemporaryDirectory(prefix="inopt-tests-lab-", dir="/var/tmp") as directory,
+            boot.begin(self._lab, directory) as process,
+        ):
             self._running.add(process)
             try:
                 output, errors = process.communicate(timeout=PATIENCE + 60)

@@ -10,17 +10,18 @@ import mmap
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lab.within import (
     BACK,
     MOUNT,
     SCRATCH,
+    Counters,
     begin,
     command,
-    connection,
     mount_by,
-    numbers_in,
     stats,
     umount,
     until,
@@ -28,14 +29,16 @@ from lab.within import (
 
 PER_DIRECTORY = 100
 MAPPED = 300
+LONG = "entry: 1h, attributes: 1h"
+LOOKS = 100
 
 
-def each_file(root: Path, *command: str) -> None:
-    """Run *command* with the paths of all files below *root*, hundreds at a time."""
+def each_file(root: Path, *words: str) -> None:
+    """Run *words* with the paths of all files below *root*, hundreds at a time."""
     found = subprocess.run(
         ["find", str(root), "-type", "f", "-print0"], check=True, capture_output=True
     )
-    subprocess.run(["xargs", "-0", "-n", "200", *command], input=found.stdout, check=True,
+    subprocess.run(["xargs", "-0", "-n", "200", *words], input=found.stdout, check=True,
                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
 
 
@@ -71,6 +74,31 @@ def map_and_change(path: str) -> None:
     os.close(descriptor)
 
 
+def cached_directories() -> dict[str, Any]:
+    """Attributes of directories are the daemon's, and cached: paths cost nothing, and are right."""
+    mount_by(f"require: inode\ncache: {{{LONG}, directory_attributes: cached}}")
+    path, directory = MOUNT / "d0/f0", MOUNT / "d0"
+    path.stat()
+    counters = Counters(MOUNT)
+    for _ in range(LOOKS):
+        path.stat()
+    counted = counters.since()
+    changes: list[Callable[[], object]] = [
+        lambda: os.chmod(directory, 0o711),
+        lambda: os.chown(directory, 3, 4),
+        lambda: os.utime(directory, ns=(5, 6)),
+        (directory / "new").mkdir,
+        (directory / "new").rmdir,
+    ]
+    different = []
+    for change in changes:
+        change()
+        seen, known = ([*(root / "d0").stat()] for root in (MOUNT, BACK))
+        different += [f"{seen} {known}"] if seen[:2] + seen[3:] != known[:2] + known[3:] else []
+    umount()
+    return {"different": different, **counted}
+
+
 def main() -> None:
     begin("cli.explain")
     for directory in (BACK, MOUNT):
@@ -80,12 +108,11 @@ def main() -> None:
         directory = BACK / f"d{number // PER_DIRECTORY}"
         directory.mkdir(exist_ok=True)
         (directory / f"f{number}").write_bytes(b"x" * 4096)
-    mount_by("require: inode\ncache: {entry: 1h, attributes: 1h}")
+    mount_by(f"require: inode\ncache: {{{LONG}}}")
     work(MOUNT)
     answer = {
         "stats": stats(MOUNT),
-        "requests": numbers_in(connection(MOUNT) / "request_counts"),
-        "served": numbers_in(connection(MOUNT) / "passthrough_stats"),
+        **Counters(MOUNT).now(),
         "live": json.loads(command("explain", "--mount", MOUNT, "d0/f0", "--json")),
     }
     # Everything that the kernel forgets is given back.
@@ -93,6 +120,7 @@ def main() -> None:
     until(lambda: stats(MOUNT)["attached_inodes"] <= 1)
     answer["left"] = stats(MOUNT)["attached_inodes"]
     umount()
+    answer["cached"] = cached_directories()
     subprocess.run(["umount", str(SCRATCH)], check=True)  # nothing is pinned
     print(json.dumps(answer))
 

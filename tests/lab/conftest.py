@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab.booting import REPOSITORY, Boots
+from lab.booting import Boots
+from support.laboratory import LabMissingError, find_lab
 from support.sizing import STRESS
 from support.skipping import skip
-
-LAB = Path(os.environ.get("INOPT_LAB", REPOSITORY.parent / "shared" / "lab"))
 
 # A boot of some minutes for numbers that say nothing where it is small.
 collect_ignore = [] if STRESS else ["test_bench_lab.py"]
@@ -31,15 +28,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def lab() -> Path:
     """The lab's run script; without a lab these tests cannot run."""
-    run = (REPOSITORY / LAB / "run").resolve()
-    reason = None
-    if not run.exists():
-        reason = f"no lab kernel at {run}: set INOPT_LAB (docs/kernel.md)"
-    elif shutil.which("qemu-system-x86_64") is None:
-        reason = "qemu-system-x86_64 is missing: install qemu-system-x86"
-    if reason is not None:
-        skip(reason)
-    return run
+    try:
+        return find_lab()
+    except LabMissingError as error:
+        skip(str(error))
 
 
 @pytest.fixture(scope="session")

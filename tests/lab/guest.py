@@ -12,13 +12,13 @@ import mmap
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 from lab.everyday import everyday
-from lab.within import SCRATCH, begin, command, connection, numbers_in
+from lab.within import SCRATCH, Counters, begin, command
 from support.batteries import Scenario, all_scenarios
 from support.battery import Battery, Stage
 from support.clients import Clients, clients
@@ -73,27 +73,6 @@ class Report(msgspec.Struct):
     refused: list[Refusal]
     remembered: list[str]
     busy: str
-
-
-class Counters:
-    """What the lab kernel counts by itself, for one connection."""
-
-    def __init__(self, path: Path) -> None:
-        self._directory = connection(path)
-
-    def read(self, name: str) -> dict[str, int]:
-        return numbers_in(self._directory / name)
-
-    def around(self, body: Callable[[], None]) -> tuple[dict[str, int], dict[str, int]]:
-        """What was served by the kernel and asked of the daemon while *body* ran."""
-        before = [self.read(name) for name in ("passthrough_stats", "request_counts")]
-        body()
-        after = [self.read(name) for name in ("passthrough_stats", "request_counts")]
-        served, asked = (
-            {key: count - earlier.get(key, 0) for key, count in now.items()}
-            for earlier, now in zip(before, after, strict=True)
-        )
-        return served, asked
 
 
 def bypassing(path: Path, *, appends: bool) -> None:
@@ -186,13 +165,13 @@ def _mounted(wanted: Wanted, place: Path, people: Clients, number: int) -> Mount
             problems += [f"{scenario.__name__}: {each}" for each in battery.problems(scenario)]
         problems += _foreign(source / "foreign", path / "foreign")
         problems += _everyday(place / f"everyday{number}", path / "everyday")
-        served: dict[str, int] = {}
-        asked: dict[str, int] = {}
+        counters = Counters(path)
         if wanted.bypasses:
-            served, asked = Counters(path).around(lambda: bypassing(path, appends=wanted.appends))
+            bypassing(path, appends=wanted.appends)
+        counted = counters.since()
         stats = _settled(mount)
         people.close()
-    return Mounted(stats, len(scenarios), problems, served, asked)
+    return Mounted(stats, len(scenarios), problems, counted["served"], counted["requests"])
 
 
 def _foreign(source: Path, path: Path) -> list[str]:

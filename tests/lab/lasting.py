@@ -23,17 +23,17 @@ from lab.within import (
     BACK,
     MOUNT,
     SCRATCH,
+    Counters,
     begin,
     command,
-    connection,
     mount_by,
-    numbers_in,
     stats,
     umount,
     until,
 )
 
 LOG: Final = SCRATCH / "log"
+_WAITING: Final = 300  # seconds that a storm goes on at most, for what it has to meet
 # What a name that comes and goes may answer.
 PASSING: Final = {"ENOENT", "ESTALE", "EEXIST", "ENOTDIR", "EISDIR", "ENOTEMPTY", "ELOOP"}
 
@@ -60,7 +60,7 @@ def evicted(count: int) -> dict[str, Any]:
         drop_caches()
         until(lambda: stats(MOUNT)["attached_inodes"] <= 1)
     answer["known"] = stats(MOUNT)["known_inodes"]
-    served = numbers_in(connection(MOUNT) / "passthrough_stats")
+    served = Counters(MOUNT).now()["served"]
     answer["attach"], answer["detach"] = served["attach"], served["detach"]
     umount()
     subprocess.run(["rm", "-rf", *map(str, BACK.iterdir())], check=True)
@@ -106,7 +106,7 @@ def numbered() -> dict[str, Any]:
         "alike": seen.st_ino == known.st_ino,
         "file": [oct(seen.st_mode), seen.st_size, content.decode()],
         "attached": stats(MOUNT)["attached_inodes"],
-        "served": numbers_in(connection(MOUNT) / "passthrough_stats"),
+        "served": Counters(MOUNT).now()["served"],
     }
     umount()
     command("umount", inner)
@@ -127,7 +127,7 @@ def errors_of(
     """
     met: set[str] = set()
     deadline = time.monotonic() + seconds
-    latest = deadline + 300
+    latest = deadline + _WAITING
 
     def work(seed: int) -> None:
         chance = random.Random(seed)
@@ -186,7 +186,7 @@ def reused(seconds: float) -> dict[str, Any]:
         lambda: os.listdir(name(MOUNT)),
     ] * 2
     met = errors_of(operations, seconds)
-    served = numbers_in(connection(MOUNT) / "passthrough_stats")
+    served = Counters(MOUNT).now()["served"]
     umount()
     subprocess.run(["rm", "-rf", *map(str, BACK.iterdir())], check=True)
     return {"unexpected": sorted(met - PASSING), "reject": served["reject"]}
@@ -232,7 +232,7 @@ def bordered(seconds: float) -> dict[str, Any]:
         strict_chmod,
     ]
     met = errors_of(operations, seconds, 1, frozenset({"EXDEV", "EACCES"}))
-    served = numbers_in(connection(MOUNT) / "passthrough_stats")
+    served = Counters(MOUNT).now()["served"]
     umount()
     subprocess.run(["rm", "-rf", *map(str, BACK.iterdir())], check=True)
     allowed = PASSING | {"EXDEV", "EACCES", "EMLINK"}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from lab.bypassed import work
-from lab.within import command, connection, numbers_in
+from lab.within import Counters, command
 from support.clients import clients
 from support.forking import all_modules, use_forks
 from support.layer_operations import generate
@@ -41,11 +41,9 @@ def attached_to(mount: Mount, name: str) -> list[str]:
 
 def account(mount: Mount) -> dict[str, Any]:
     """What was sent, and what the kernel served by itself: by its own counts."""
-    kernel = connection(mount.path)
     return {
         "tier": mount.stats()["tier"],
-        "requests": numbers_in(kernel / "request_counts"),
-        "served": numbers_in(kernel / "passthrough_stats"),
+        **Counters(mount.path).now(),
         "complaints": mount.complaints(),
     }
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import pytest
 from lab.booting import PATIENCE, Boot, Boots
+from lab.bypassed import LOOKS
 from support.sizing import STRESS
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(PATIENCE + 120)]
@@ -76,6 +77,10 @@ def test_nothing_but_names_and_opens_reaches_the_daemon(printed: str, abi: str) 
         assert served["open"] >= COUNT
     assert answer["left"] <= 1, "what is forgotten is given back; the root's listing stays"
     assert "getattr" in answer["live"]["paths"][0]["live"]["attached"]
+    cached = answer["cached"]
+    assert cached["different"] == [], "what was changed through the mount shows"
+    assert cached["served"]["getattr"] == LOOKS, "of the files, not of the directories above them"
+    assert not any(cached["requests"].values())
 
 
 @pytest.mark.boot(booting("ino2", "-m", "lab.lasting", *map(str, LASTING)))

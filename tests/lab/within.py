@@ -54,13 +54,30 @@ def stats(mountpoint: Path) -> dict[str, Any]:
     return asking.ask(control_path_of(str(mountpoint)), "stats", _PATIENCE)
 
 
-def connection(mountpoint: Path) -> Path:
-    """The kernel's own account of the mount's connection."""
-    return Path("/sys/fs/fuse/connections") / str(os.minor(mountpoint.stat().st_dev))
+class Counters:
+    """What the kernel counts of a mount: the ``requests`` it sent, and what it ``served`` alone."""
+
+    def __init__(self, mountpoint: Path) -> None:
+        minor = os.minor(mountpoint.stat().st_dev)
+        self._connection = Path("/sys/fs/fuse/connections") / str(minor)
+        self._before = self.now()
+
+    def now(self) -> dict[str, dict[str, int]]:
+        """All of it, by kind and name."""
+        return {
+            "requests": _numbers_in(self._connection / "request_counts"),
+            "served": _numbers_in(self._connection / "passthrough_stats"),
+        }
+
+    def since(self) -> dict[str, dict[str, int]]:
+        """What was added since this was made."""
+        return {
+            kind: {name: count - self._before[kind].get(name, 0) for name, count in counts.items()}
+            for kind, counts in self.now().items()
+        }
 
 
-def numbers_in(path: Path) -> dict[str, int]:
-    """Its lines of a name and a number."""
+def _numbers_in(path: Path) -> dict[str, int]:
     found = {}
     for line in path.read_text().splitlines():
         name, _, value = line.replace(":", " ").partition(" ")

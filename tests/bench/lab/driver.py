@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.lab.machine import CLOCKS, run_in_lab
 from bench.lab.picture import Words, draw, number_of
 from bench.lab.verdicts import REFERENCE, SHARE, WANTED, Speeds, judge, relative
 from bench.lab.workloads import WORKLOADS
@@ -21,15 +20,14 @@ from bench.measure.programs import BenchError
 from bench.measure.scratch import compile_client
 from rich.console import Console
 from rich.table import Table
+from support.laboratory import LabMissingError
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 GUEST = Path(__file__).with_name("guest.py")
-_BOOTING = 60.0  # seconds
 # Names, found or missing, for an hour, so that they stay warm; and attributes not at all: then all
 # tiers promise the same about these, as tier inode serves them from the backing inode anyway.
 _POLICY = """version: 1
 require: none
-cache: {{entry: 1h, attributes: {attributes}, negative: {negative}}}
+cache: {entry: 1h, attributes: 0s, negative: 1h}
 """
 
 
@@ -41,9 +39,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--files", type=int, default=20_000, help="20000 by default")
     parser.add_argument("--rounds", type=int, default=5, help="5 by default; slow ones get fewer")
     parser.add_argument("--tiers", nargs="*", choices=REFERENCE, default=list(REFERENCE),
-                        help="only these")  # fmt: skip
-    parser.add_argument("--attributes", default="0s", metavar="TIME", help="0s by default")
-    parser.add_argument("--negative", default="1h", metavar="TIME", help="1h by default")
+                        metavar="TIER", help="only these: " + "; ".join(REFERENCE))  # fmt: skip
+    parser.add_argument("--clock", choices=CLOCKS, default=CLOCKS[0],
+                        help="what seconds are counted by: instructions by default")  # fmt: skip
     parser.add_argument("--fs", choices=("ext4", "xfs", "btrfs"), default="ext4")
     parser.add_argument("--timeout", type=int, default=1800, help="seconds: 1800 by default")
     parser.add_argument("--json", metavar="FILE", help="write all numbers there")
@@ -57,50 +55,19 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def find_lab() -> Path:
-    """The lab's run script. Raises `BenchError`, which says what is missing."""
-    run = (REPOSITORY / os.environ.get("INOPT_LAB", "../shared/lab") / "run").resolve()
-    if not run.exists():
-        raise BenchError(
-            f"no lab kernel at {run}: this bench needs a kernel with the inode tier;"
-            " set INOPT_LAB to the lab's folder (docs/kernel.md)"
-        )
-    if shutil.which("qemu-system-x86_64") is None:
-        raise BenchError("qemu-system-x86_64 is missing: install qemu-system-x86")
-    return run
-
-
-def run_in_lab(lab: Path, options: argparse.Namespace, policy: str, top: Path) -> dict[str, Any]:
-    """What `guest.py` found; what it says meanwhile is shown. Raises `BenchError`."""
-    client = compile_client(top)
-    # One processor: with two, how the emulator wakes the other one would be measured, too.
-    command = [
-        str(lab), "--abi", "ino2", "--fs", options.fs, "--cpus", "1", "--mem", "3072",
-        "--disk", "2000", "--timeout", str(options.timeout), "--bind", str(REPOSITORY),
-        "--", sys.executable, str(GUEST),
-        "--files", str(options.files), "--rounds", str(options.rounds), "--policy", policy,
-        "--tiers", *options.tiers, "--client", *client,
+def run_guest(options: argparse.Namespace, top: Path) -> dict[str, Any]:
+    """What `guest.py` found. Raises `BenchError` and `LabMissingError`."""
+    program = [
+        str(GUEST), "--files", str(options.files), "--rounds", str(options.rounds),
+        "--policy", _POLICY, "--tiers", *options.tiers, "--client", *compile_client(top),
     ]  # fmt: skip
-    last = ""
-    with subprocess.Popen(
-        command, cwd=top, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                if last:
-                    print(last, end="", flush=True)
-                last = line
-            code = process.wait(_BOOTING)
-        except BaseException:
-            process.terminate()
-            raise
+    last = run_in_lab(
+        program, top, clock=options.clock, timeout=options.timeout, filesystem=options.fs
+    )
     try:
         answer: dict[str, Any] = json.loads(last)
     except ValueError:
-        raise BenchError(f"the lab ended with exit code {code}, and: {last.strip()}") from None
-    if code:
-        raise BenchError(f"the lab ended with exit code {code}")
+        raise BenchError(f"the lab said: {last.strip()}") from None
     return answer
 
 
@@ -128,13 +95,14 @@ def show(console: Console, answer: dict[str, Any], speeds: Speeds) -> None:
 
 def main() -> int:
     options = arguments()
+    # As Ctrl-C does: the emulated machine must not go on without this.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     console = Console(width=None if sys.stdout.isatty() else 120)
-    policy = _POLICY.format(attributes=options.attributes, negative=options.negative)
     # The guest does not see the host's /tmp.
     with tempfile.TemporaryDirectory(prefix="inopt-bench-", dir="/var/tmp") as top:
         try:
-            answer = run_in_lab(find_lab(), options, policy, Path(top))
-        except BenchError as error:
+            answer = run_guest(options, Path(top))
+        except (BenchError, LabMissingError) as error:
             print(f"bench-lab: {error}", file=sys.stderr)
             return 2
     speeds = relative(answer["seconds"])
@@ -145,7 +113,7 @@ def main() -> int:
     titles = {workload.name: workload.title for workload in WORKLOADS}
     caption = (
         f"{options.files:,} files, tiers rw and none 1/{SHARE} of them; {options.fs},"
-        f" Linux {answer['kernel']}, {answer['processor']}"
+        f" Linux {answer['kernel']}, {answer['processor']}, clock: {options.clock}"
     )
     if options.svg:
         names = {tier: f"tier {tier}" for tier in REFERENCE}
@@ -155,7 +123,8 @@ def main() -> int:
     if options.json:
         facts = {
             "filesystem": options.fs,
-            "policy": policy,
+            "clock": options.clock,
+            "policy": _POLICY,
             "speeds": speeds,
             "goals": [asdict(verdict) for verdict in verdicts],
         }

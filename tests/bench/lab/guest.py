@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,38 +20,13 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench.lab.verdicts import BARE, BARE_FEW, REFERENCE, SHARE
+from bench.lab.verdicts import BARE, BARE_FEW, CACHED, CHANGE, INODE, REFERENCE, SHARE
 from bench.lab.workloads import WARMING, WORKLOADS, Tree, Workload, use_git_alone
 
-from lab.within import SCRATCH, begin, command, connection, numbers_in
+from lab.within import SCRATCH, Counters, begin, command
 
 _ENOUGH = 10.0  # seconds: what has taken so many in all is not repeated
-
-
-class Counters:
-    """What a mount's kernel side has counted since this was made: requests, and served."""
-
-    def __init__(self, root: Path) -> None:
-        self._connection = connection(root)
-        self._before = self._read()
-
-    def _read(self) -> dict[str, dict[str, int]]:
-        return {
-            "requests": numbers_in(self._connection / "request_counts"),
-            "served": numbers_in(self._connection / "passthrough_stats"),
-        }
-
-    def since(self) -> dict[str, dict[str, int]]:
-        """What was added, by kind and name."""
-        found = self._read()
-        return {
-            kind: {
-                name: count - self._before[kind].get(name, 0)
-                for name, count in counts.items()
-                if count != self._before[kind].get(name, 0)
-            }
-            for kind, counts in found.items()
-        }
+_EXPIRED = 1.1  # seconds, after which attributes are not believed that have a second
 
 
 class Contender(NamedTuple):
@@ -72,7 +48,7 @@ class Contender(NamedTuple):
 
 
 @contextmanager
-def mounted(trees: dict[str, Tree], policy: Path, tiers: list[str]) -> Iterator[list[Contender]]:
+def mounted(trees: dict[str, Tree], policy: str, tiers: list[str]) -> Iterator[list[Contender]]:
     """The trees as they are, and mounted at each of *tiers*."""
     found = [Contender(name, tree, tree.source) for name, tree in trees.items()]
     try:
@@ -80,7 +56,10 @@ def mounted(trees: dict[str, Tree], policy: Path, tiers: list[str]) -> Iterator[
             tree = trees[REFERENCE[tier]]
             mountpoint = SCRATCH / tier
             mountpoint.mkdir()
-            command("mount", policy, tree.source, mountpoint, "--tier", tier)
+            path = SCRATCH / f"{tier}.yaml"
+            path.write_text(policy.replace(*CHANGE) if tier == CACHED else policy)
+            level = INODE if tier == CACHED else tier
+            command("mount", path, tree.source, mountpoint, "--tier", level)
             found.append(Contender(tier, tree, mountpoint))
         yield found
     finally:
@@ -107,10 +86,14 @@ def measure(
             if sum(seconds[contender.name]) > _ENOUGH:
                 continue
             os.sync()
+            time.sleep(_EXPIRED)
             counters = Counters(contender.mountpoint) if contender.mounted else None
             taken = workload.measure(contender.tree, contender.root)
             if counters is not None and contender.name not in counted:
-                counted[contender.name] = counters.since()
+                counted[contender.name] = {
+                    kind: {name: count for name, count in counts.items() if count}
+                    for kind, counts in counters.since().items()
+                }
             seconds[contender.name].append(taken)
             say(workload, contender, taken)
     return seconds, counted
@@ -118,7 +101,7 @@ def measure(
 
 def say(workload: Workload, contender: Contender, seconds: float, *more: str) -> None:
     """Tell whoever waits."""
-    print(f"{workload.name:11} {contender.name:9} {seconds:9.3f} s", *more, flush=True)
+    print(f"{workload.name:11} {contender.name:13} {seconds:9.3f} s", *more, flush=True)
 
 
 def processor() -> str:
@@ -140,8 +123,6 @@ def main() -> int:
     options = parser.parse_args()
     begin()
     use_git_alone()
-    policy = SCRATCH / "policy.yaml"
-    policy.write_text(options.policy)
     source = SCRATCH / "source"
     source.mkdir()
     few = max(options.files // SHARE, 1)
@@ -154,7 +135,7 @@ def main() -> int:
         tree.make()
     seconds: dict[str, dict[str, list[float]]] = {}
     counted: dict[str, Any] = {}
-    with mounted(trees, policy, options.tiers) as contenders:
+    with mounted(trees, options.policy, options.tiers) as contenders:
         warm(contenders)
         for workload in WORKLOADS:
             seconds[workload.name], counted[workload.name] = measure(

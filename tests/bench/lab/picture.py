@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import NamedTuple
 
-_COLOURS = ("#2a78b5", "#d98b2b", "#8a8a8a")
+_COLOURS = ("#2a78b5", "#d98b2b", "#8a8a8a", "#7db8e0")
 _LEFT, _TOP, _RIGHT = 200, 64, 70
 _BAR, _GAP, _SPACE = 16, 4, 22  # pixels: a bar's height, below it, and between workloads
 _WIDTH = 720
@@ -52,7 +52,7 @@ def draw(
     bottom = top - _SPACE + 8
     parts.append(_line(_LEFT + scale, _TOP - 8, bottom))
     parts.append(_text(_LEFT + scale, _TOP - 14, words.reference, "middle"))
-    legend = _LEFT
+    legend = 10
     for name in next(iter(speeds.values()), {}):
         square = f'<rect x="{legend}" y="14" width="12" height="12" fill="{colours[name]}"/>'
         parts += [square, _text(legend + 18, 24, words.names[name])]

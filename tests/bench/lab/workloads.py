@@ -101,8 +101,8 @@ def _chmod(tree: Tree, root: Path) -> float:
 
 
 WORKLOADS = [
-    Workload("stat", "stat, warm dentries, three directories deep", _stat),
-    Workload("stat-near", "stat, warm dentries, from the file's directory", _stat_near),
+    Workload("stat-near", "stat, from its own directory", _stat_near),
+    Workload("stat", "stat, three directories deep", _stat),
     Workload("find", "find -ls, second pass", _find),
     Workload("git-status", "git status", _status),
     Workload("chmod", "chmod -R", _chmod),
