@@ -7,11 +7,13 @@ FILES  ?= 20000
 INOPT_LAB ?= ../shared/lab
 export INOPT_LAB
 
-# What the demo and the tests run beside Python: acl and attr for getfacl and setfattr, fio for
-# the benchmarks, e2fsprogs for filesystems in a file; and qemu, and other kinds of filesystems,
-# where there is a lab kernel.
-PACKAGES := acl attr e2fsprogs gcc libfuse3-dev pkg-config procps python3-dev util-linux \
-            $(if $(wildcard $(INOPT_LAB)/run),qemu-system-x86 btrfs-progs xfsprogs)
+# pyfuse3 is built.
+PACKAGES := gcc libfuse3-dev pkg-config python3-dev
+# What the tests run beside Python: e2fsprogs for filesystems in a file; and qemu, and other kinds
+# of filesystems, where there is a lab kernel.
+TESTED_WITH := acl attr e2fsprogs procps util-linux \
+               $(if $(wildcard $(INOPT_LAB)/run),qemu-system-x86 btrfs-progs xfsprogs)
+INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help setup demo test lint types bench bench-lab clean
 
@@ -22,17 +24,23 @@ help:
 	@echo "make bench            speed against the bare tree and against peers"
 	@echo "make bench-lab        what tier inode is worth, on the lab's kernel (INOPT_LAB) [FILES=20000]"
 
-setup: $(VENV)/.ready
+# With what tests and checks need; the demo does without.
+setup: $(VENV)/.tested
 
 $(VENV)/.ready: pyproject.toml Makefile
 	@sh .ci/install-packages $(PACKAGES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { \
 	    sh .ci/install-packages python3-venv && $(PYTHON) -m venv $(VENV); }
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@$(BIN)/python $(INSTALL) --editable .
 	@touch $@
 
-demo: setup
+$(VENV)/.tested: $(VENV)/.ready
+	@sh .ci/install-packages $(TESTED_WITH)
+	@$(BIN)/python $(INSTALL) --upgrade 'pip>=25.1'  # has --group
+	@$(BIN)/python $(INSTALL) --no-compile --group dev
+	@touch $@
+
+demo: $(VENV)/.ready
 	@$(BIN)/python examples/mirror/demo.py $(SRC)
 
 # Compiled beforehand: each emulated machine would do it again.

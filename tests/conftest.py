@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from support.forking import all_modules, use_forks
 from support.mounting import in_place, mounted_paths, why_no_host
 from support.sizing import too_late
 from support.skipping import cannot, skip
 
 # How long an example takes says more of the machine than of the code.
-settings.register_profile("inopt", deadline=None)
+settings.register_profile("inopt", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("inopt")
 
 # Before this process has threads. Commands as users start them have tests of their own, by

@@ -18,7 +18,7 @@ import pytest
 from inopt.exceptions import UsageError
 from inopt.kernel import mounts
 
-_PATIENCE: Final = 20.0
+_PATIENCE: Final = 120.0  # seconds: the machines that run tests can be busy ones
 
 
 class RealMount:

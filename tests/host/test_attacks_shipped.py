@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from support.attacks import ACL_FOR_ALL, camp
 from support.battery import Battery, Record, Scenario, Stage
 from support.clients import USER, Client, Errno, clients
 from support.mounting import Mount, in_place, mounted
+from support.waiting import within
 
 from inopt.policy.load import load_policy, shipped_policies
 from inopt.policy.rules import compile_rules
@@ -308,9 +308,7 @@ def test_a_store_through_a_mapping_is_nobodys(host: None, tier: str) -> None:
         user.pwrite("f", b"data", 0)
         assert user.map_store("f", 0, b"DATA")
         user.fsync("f")
-        deadline = time.monotonic() + 5
-        while len(audited(made.mount)) < 3 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        within(lambda: len(audited(made.mount)) >= 3)
         last = audited(made.mount)[-1]
         assert (last["opcode"], last["path"], last["uid"], last["pid"]) == (
             "WRITE",

@@ -246,7 +246,7 @@ def test_without_the_device(tree: Path, prepare: str, naming: tuple[str, ...]) -
     files = runtime_files()
     done = subprocess.run(
         ["unshare", "-m", "--propagation", "private", "sh", "-c", f"exec 3>{tree}/count; {script}"],
-        capture_output=True, text=True, timeout=60, check=False, cwd=tree,
+        capture_output=True, text=True, timeout=240, check=False, cwd=tree,
     )  # fmt: skip
     check_line(done, *naming)
     assert (tree / "count").read_text().strip() == "0"

@@ -17,6 +17,7 @@ import pytest
 from support.clients import MEMBER, TESTS, USER, Clients, Errno, clients
 from support.mounting import Mount, in_place, mounted
 from support.sizing import STRESS
+from support.waiting import within
 
 pytestmark = pytest.mark.host
 
@@ -67,10 +68,8 @@ def served(mount: Mount) -> tuple[int, int]:
 
 def wait_for_no_backing_ids(mount: Mount) -> dict[str, Any]:
     """RELEASE comes after close(2) has returned."""
-    deadline = time.monotonic() + 5
-    while (stats := mount.stats())["backing_ids"] and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return stats
+    assert within(lambda: not mount.stats()["backing_ids"])
+    return mount.stats()
 
 
 def fine(result: Any) -> Any:

@@ -190,7 +190,7 @@ def test_a_merge_that_is_killed_is_finished_by_the_next(store: Store) -> None:
         os.mknod(upper / f"{number + 1}", 0o20000, 0)
     command = [sys.executable, str(PROGRAM), "-C", str(store.path), "merge", "work"]
     with subprocess.Popen(command, start_new_session=True) as merging:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 240
         while (store.tree / "1").exists() and merging.poll() is None:
             assert time.monotonic() < end
             time.sleep(0.001)

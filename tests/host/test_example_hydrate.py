@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.mounting import Mount, in_place, mounted
+from support.waiting import within
 
 pytestmark = pytest.mark.host
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "hydrate"
@@ -56,16 +57,9 @@ class Slow:
     def waits(self, name: str) -> subprocess.Popen[bytes]:
         """A reader that waits for the fetch."""
         waiting = self.reader(name)
-        until(lambda: bool(self.records("fetching", name)))
+        assert within(lambda: bool(self.records("fetching", name)))
         time.sleep(DELAY / 2)
         return waiting
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +150,7 @@ def test_interrupt_ends_the_waiting_of_one(slow: Slow) -> None:
     content = slow.placeholder("d", 8 * MEBI)
     waiting, other = slow.waits("d"), slow.reader("d")
     waiting.send_signal(signal.SIGINT)
-    assert waiting.wait(5) == -signal.SIGINT
+    assert waiting.wait(240) == -signal.SIGINT
     assert not slow.records("hydrated", "d")
     assert other.communicate()[0] == content
     assert len(slow.records("fetching", "d")) == 1

@@ -7,7 +7,6 @@ import mmap
 import os
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 from support.clients import clients
 from support.mounting import in_place, inopt, mounted
+from support.waiting import within
 
 pytestmark = pytest.mark.host
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "quota"
@@ -54,13 +54,6 @@ def left(path: Path) -> int:
     """The bytes that statfs(2) says are free, when all that was closed is released."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
-
-
-def until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 5
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def fill(path: Path, piece: int = 65536) -> int:
@@ -145,7 +138,7 @@ def test_every_way_to_make_a_file(root: Path) -> None:
                 path.rmdir()
             elif os.path.lexists(path):
                 path.unlink()
-        until(lambda: os.statvfs(b).f_favail == 1)
+        assert within(lambda: os.statvfs(b).f_favail == 1)
         os.symlink("x", b / "three")
     os.link(b / "one", b / "two" / "hard")  # no inode more
     os.unlink(b / "one")
@@ -167,7 +160,7 @@ def test_moving_and_linking(root: Path) -> None:
     (a / "y").unlink(missing_ok=True)
     (a / "small").write_bytes(b"s" * 100)
     os.rename(a / "x", a / "small")  # what is replaced does not count any more
-    until(lambda: left(a) // 4096 == (LIMIT - 600_000) // 4096)
+    assert within(lambda: left(a) // 4096 == (LIMIT - 600_000) // 4096)
     assert refused(lambda: os.rename(a / "inner", a / "other")) == "EBUSY"
     assert refused(lambda: os.rmdir(a / "inner")) == "EBUSY"
 
@@ -191,7 +184,7 @@ def test_what_is_open_counts(root: Path) -> None:
         assert refused(lambda: os.pwrite(file.fileno(), b"x", LIMIT)) == "EDQUOT"
         file.seek(0)
         assert len(file.read()) == 1000_000
-    until(lambda: left(root / "a") == LIMIT)
+    assert within(lambda: left(root / "a") == LIMIT)
 
 
 def test_many_writers(root: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.mounting import Mount, in_place, mounted
+from support.waiting import within
 
 zstandard = pytest.importorskip("zstandard")
 pytestmark = pytest.mark.host
@@ -34,10 +35,7 @@ def mount(host: None) -> Iterator[Mount]:
 
 def settled(mount: Mount) -> None:
     """RELEASE comes after close(2) has returned."""
-    end = time.monotonic() + 10
-    while mount.stats()["open_files"]:
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    assert within(lambda: mount.stats()["open_files"] == 0)
 
 
 def text(size: int, seed: int = 1) -> bytes:

@@ -6,12 +6,13 @@ import mmap
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.clients import USER, clients
 from support.mounting import Mount, in_place, mounted
+from support.waiting import within
 
 pytestmark = pytest.mark.host
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "versions"
@@ -27,16 +28,9 @@ def mount(host: None) -> Iterator[Mount]:
             assert made.complaints() == []
 
 
-def until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 5
-    while not is_so():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def settled(mount: Mount) -> None:
     """RELEASE comes after close(2) has returned."""
-    until(lambda: mount.stats()["open_files"] == 0)
+    assert within(lambda: mount.stats()["open_files"] == 0)
 
 
 def versions(mount: Mount, name: str) -> list[bytes]:
@@ -123,7 +117,7 @@ def test_failing_leaves_nothing(mount: Mount) -> None:
     program.chmod(0o755)
     settled(mount)
     with subprocess.Popen([program, "30"]) as running:
-        until(lambda: os.path.samefile(f"/proc/{running.pid}/exe", program))
+        assert within(lambda: os.path.samefile(f"/proc/{running.pid}/exe", program))
         with pytest.raises(OSError, match="busy"):
             program.open("r+b")
         running.kill()

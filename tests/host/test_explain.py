@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from support.mounting import Mount, in_place, inopt
-from support.programs import error_of, within
+from support.programs import error_of
+from support.waiting import within
 
 from inopt.ops import OpsMask
 from inopt.policy.compiled import CompiledPolicy
@@ -318,7 +319,7 @@ def test_what_is_held(mount: Mount) -> None:
     assert live["backing_id"] > 0
     os.close(first)
     os.close(second)
-    assert within(5, lambda: explained(mount, "free/held")["live"]["io"] == "not open")
+    assert within(lambda: explained(mount, "free/held")["live"]["io"] == "not open")
     with open(mount.path / "audited/file", "rb"):
         live = explained(mount, "audited/file")["live"]
         assert (live["io"], live["backing_id"]) == ("daemon", 0)

@@ -12,13 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.mounting import (
-    Mount,
-    in_place,
-    inopt,
-    mounted,
-    wait_gone,
-)
+from support.mounting import Mount, in_place, inopt, mounted
 from support.programs import (
     STRANGER,
     client,
@@ -27,6 +21,7 @@ from support.programs import (
     sh,
 )
 from support.skipping import skip
+from support.waiting import wait_gone
 
 pytestmark = pytest.mark.host
 
@@ -152,7 +147,7 @@ def test_killed_daemon_loses_nothing(place: Path, tier: str, synced: bool) -> No
         if synced:
             os.fsync(file.fileno())
         os.kill(mount.pid, signal.SIGKILL)
-        assert wait_gone(mount.pid, 5)
+        assert wait_gone(mount.pid)
     expected = b"".join(b"%99d\n" % number for number in range(1000))
     assert (place / "src" / "file").read_bytes() == expected
     assert inopt("umount", str(mount.path)).returncode == 0

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +17,9 @@ import pytest
 import trio
 from support.clients import TESTS
 from support.mounting import Mount, mounted
-from support.programs import client, error_of, start_client, within
+from support.programs import client, error_of, start_client
 from support.troubled import Troubled
+from support.waiting import wait_asleep, within
 
 import inopt
 from inopt.ops import op_name
@@ -85,11 +85,10 @@ class Alarm(Exception): pass
 def alarm(*_): raise Alarm
 signal.signal(signal.SIGALRM, alarm)
 signal.setitimer(signal.ITIMER_REAL, 0.3)
-began = time.monotonic()
 try:
     os.getxattr(sys.argv[1], "user.sleep")
 except Alarm:
-    print(time.monotonic() - began)
+    print("interrupted")
 except OSError as error:
     print(error)
 """
@@ -98,16 +97,14 @@ except OSError as error:
 def test_interrupts(place: Path) -> None:
     with handled(place, "Troubled", "getxattr") as mount:
         done = client(_INTERRUPTED, str(mount.path / "file"))
-        assert 0.25 < float(done.stdout) < 20, done
+        assert done.stdout == "interrupted\n", done
         # A client that is killed goes at once.
         code = "import os, sys; print('ready'); os.getxattr(sys.argv[1], 'user.sleep')"
         killed = start_client(code, str(mount.path / "file"))
-        time.sleep(0.2)
-        began = time.monotonic()
+        wait_asleep(killed.pid)
         killed.kill()
-        assert killed.wait(60) == -signal.SIGKILL
-        assert time.monotonic() - began < 20
-        assert within(5, lambda: mount.stats()["GETXATTR"]["errors"] == 2)
+        assert killed.wait(240) == -signal.SIGKILL
+        assert within(lambda: mount.stats()["GETXATTR"]["errors"] == 2)
         assert mount.complaints() == []
 
 
@@ -115,7 +112,7 @@ def test_unmounting_ends_what_still_waits(place: Path) -> None:
     code = "import os, sys; print('ready'); os.getxattr(sys.argv[1], 'user.sleep')"
     with handled(place, "Troubled", "getxattr") as mount:
         waits = start_client(code, str(mount.path / "file"))
-        time.sleep(0.2)
+        wait_asleep(waits.pid)
         waits.kill()
         waits.wait()
 
@@ -186,7 +183,7 @@ files = [os.path.join(sys.argv[1], f"file-{n}") for n in range(3)]
 random.seed(int(sys.argv[2]))
 held, done = [], 0
 deadline = time.monotonic() + float(sys.argv[3])
-while time.monotonic() < deadline:
+while time.monotonic() < deadline or done < 10:
     name = random.choice(files)
     flags = random.choice((os.O_RDONLY, os.O_RDWR, os.O_WRONLY, os.O_RDWR | os.O_APPEND))
     chance = random.random()
@@ -228,12 +225,12 @@ def test_wishes_never_end_in_an_error(place: Path, name: str, words: str) -> Non
             )
             for number in range(6)
         ]
-        outcomes = [each.communicate(timeout=60) for each in clients]
+        outcomes = [each.communicate(timeout=240) for each in clients]
         assert [error for _, error in outcomes if error] == []
         assert sum(int(done) for done, _ in outcomes) > 50
         assert mount.complaints() == []
         stats = mount.stats()
-        assert within(5, lambda: mount.stats()["open_files"] == 0), stats
+        assert within(lambda: mount.stats()["open_files"] == 0), stats
         assert mount.stats()["backing_ids"] == 0
         # Some of each: reads that the daemon served, and ones that it never saw.
         assert 0 < stats["READ"]["daemon"] + stats["READ"]["handler"] < stats["OPEN"]["handler"]
@@ -255,9 +252,9 @@ def test_stop_bypassing(place: Path) -> None:
             assert held.read(2) == b"01"
             assert os.getxattr(file, "user.leave-alone") == b"done"
             assert reads() == 0
-        assert within(5, lambda: mount.stats()["open_files"] == 0)
+        assert within(lambda: mount.stats()["open_files"] == 0)
         assert reads() > 0
-        assert within(5, lambda: mount.stats()["open_files"] == 0)
+        assert within(lambda: mount.stats()["open_files"] == 0)
         assert os.getxattr(file, "user.bypass-again") == b"done"
         assert reads() == 0
 
@@ -280,7 +277,7 @@ async def test_in_a_trio_program(place: Path) -> None:
                 assert data == b"data"
                 waits = partial_client(_INTERRUPTED, str(path / "file"))
                 done = await trio.to_thread.run_sync(waits)
-                assert 0.25 < float(done.stdout) < 20, done
+                assert done.stdout == "interrupted\n", done
             asked = [(op_name(each.opcode), each.route, each.errno) for each in requests]
             assert ("GETXATTR", "handler", errno.EINTR) in asked
             assert ("OPEN", "daemon", 0) in asked

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
 from support.mounting import mounted
+from support.waiting import within
 
 from inopt import syscalls
 
@@ -46,12 +46,12 @@ def test_handles_outlive_the_kernels_memory(place: Path) -> None:
         path = mount.path / "directory" / "file"
         handle = handle_of(path)
         assert read_by_handle(mount.path, handle) == b"found"
-        for _ in range(50):
+
+        def is_all_forgotten() -> bool:
             forget_everything()
-            if mount.stats()["known_inodes"] == 1:
-                break
-            time.sleep(0.1)
-        assert mount.stats()["known_inodes"] == 1
+            return bool(mount.stats()["known_inodes"] == 1)
+
+        assert within(is_all_forgotten)
         assert read_by_handle(mount.path, handle) == b"found"
 
 

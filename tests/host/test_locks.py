@@ -13,8 +13,8 @@ from support.battery import Battery, Stage
 from support.clients import clients
 from support.locking import WAYS, locking
 from support.mounting import in_place
-from support.programs import within
 from support.rawcalls import F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW
+from support.waiting import within
 
 pytestmark = pytest.mark.host
 
@@ -36,7 +36,7 @@ def way(host: None, request: pytest.FixtureRequest) -> Iterator[Battery]:
         asked = [stats[opcode] for opcode in ("GETLK", "SETLK", "SETLKW")]
         for route in ("daemon", "handler"):
             assert (sum(counts[route] for counts in asked) > 0) is (route == served_by)
-        assert within(5, lambda: mount.stats()["open_files"] == 0)
+        assert within(lambda: mount.stats()["open_files"] == 0)
 
 
 # --- the same as on the bare tree --------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -15,8 +14,9 @@ from support import rawcalls
 from support.clients import clients
 from support.locking import WAYS, locking, on_both_sides
 from support.mounting import Mount
-from support.programs import start_client, within
+from support.programs import start_client
 from support.rawcalls import F_OFD_SETLK
+from support.waiting import within
 
 pytestmark = pytest.mark.host
 
@@ -64,9 +64,7 @@ def test_each_side_waits_for_the_other(mount: Mount, people: Any) -> None:
         other.start("lock", "f", fcntl.F_SETLKW, EXCLUSIVE, 0, 0)
         assert other.blocked(0.6)
         one.lock("f", fcntl.F_SETLK, NONE, 0, 0)
-        began = time.monotonic()
         assert other.finish() is None
-        assert time.monotonic() - began < 10
         one.start("flock", "f", EX)
         assert one.finish() is None
         other.start("flock", "f", SH)
@@ -111,7 +109,7 @@ def test_locks_of_files_that_are_gone(mount: Mount, people: Any) -> None:
     assert inside.lock("f", fcntl.F_SETLK, EXCLUSIVE, 0, 10) is None
     assert outside.lock("f", fcntl.F_SETLK, SHARED, 5, 1) == "EAGAIN"
     inside.close("f")
-    assert within(2, lambda: outside.lock("f", fcntl.F_SETLK, SHARED, 5, 1) is None)
+    assert within(lambda: outside.lock("f", fcntl.F_SETLK, SHARED, 5, 1) is None)
 
 
 def test_append_only_files_can_be_locked(mount: Mount, people: Any) -> None:
@@ -168,7 +166,7 @@ def test_nobody_gets_in_between(mount: Mount, kind: str) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
     try:
-        assert [process.wait(60) for process in processes] == [0] * 6
+        assert [process.wait(240) for process in processes] == [0] * 6
     finally:
         for process in processes:
             process.kill()

@@ -14,8 +14,9 @@ from typing import Any, Final
 import pytest
 from support.clients import TESTS, clients
 from support.locking import EVERYWHERE, WAYS, locking, on_both_sides
-from support.mounting import Mount, inopt, mounted, wait_gone
-from support.programs import error_of, events, start_client, within
+from support.mounting import Mount, inopt, mounted
+from support.programs import error_of, events, start_client
+from support.waiting import wait_asleep, wait_gone, within
 
 pytestmark = pytest.mark.host
 
@@ -55,19 +56,19 @@ def test_many_wait_and_keep_nobody(place: Path, way_: str, kind: str) -> None:
         fcntl.lockf(holder, EX)
         waiting = [start_client(_WAITS, str(file), kind) for _ in range(12)]
         try:
-            time.sleep(0.5)
-            # With one reader, which none of them keeps.
+            wait_asleep(*(process.pid for process in waiting))
+            # With one reader (none while the trio thread reads), which none of them keeps.
             assert (mount.path / "f").stat().st_size == 1
-            assert mount.stats()["readers"] == 1
+            assert mount.stats()["readers"] <= 1
             # Killed ones go at once, although nothing is given back.
             for process in waiting[:4]:
                 process.kill()
-                assert process.wait(60) == -signal.SIGKILL
+                assert process.wait(240) == -signal.SIGKILL
             fcntl.flock(holder, UN)
             fcntl.lockf(holder, UN)
             for process in waiting[4:]:
                 # Each ends as soon as it has it, and so hands it on.
-                assert process.communicate(timeout=60)[0].strip() == "granted"
+                assert process.communicate(timeout=240)[0].strip() == "granted"
         finally:
             os.close(holder)
             for process in waiting:
@@ -94,15 +95,15 @@ def test_a_detached_mount_serves_who_waits(place: Path, way_: str) -> None:
     keeper = os.open(mount.path / "f", os.O_RDWR)
     fcntl.lockf(keeper, EX)
     first, second = (start_client(_WAITS, str(mount.path / "f"), "lockf") for _ in range(2))
-    time.sleep(0.3)
+    wait_asleep(first.pid, second.pid)
     assert inopt("umount", "--lazy", str(mount.path)).returncode == 0
     assert (first.poll(), second.poll()) == (None, None)
     first.kill()
-    assert first.wait(60) == -signal.SIGKILL
+    assert first.wait(240) == -signal.SIGKILL
     fcntl.lockf(keeper, UN)
-    assert second.communicate(timeout=60)[0].strip() == "granted"
+    assert second.communicate(timeout=240)[0].strip() == "granted"
     os.close(keeper)
-    assert wait_gone(mount.pid, 10)
+    assert wait_gone(mount.pid)
 
 
 @pytest.mark.parametrize("way_", ["async", "plain", "daemon"])
@@ -111,14 +112,13 @@ def test_the_end_of_the_session_ends_waiting(place: Path, way_: str) -> None:
     keeper = os.open(mount.path / "f", os.O_RDWR)
     fcntl.lockf(keeper, EX)
     waits = start_client(_WAITS, str(mount.path / "f"), "lockf")
-    time.sleep(0.3)
-    assert waits.poll() is None
+    wait_asleep(waits.pid)
     os.kill(mount.pid, signal.SIGTERM)
-    assert within(5, lambda: "asked to stop" in events(mount))
+    assert within(lambda: "asked to stop" in events(mount))
     os.kill(mount.pid, signal.SIGTERM)  # the second one aborts
-    assert waits.wait(60) == 1  # an error is all that it gets
+    assert waits.wait(240) == 1  # an error is all that it gets
     assert error_of(lambda: os.close(keeper)) == errno.ENOTCONN
-    assert wait_gone(mount.pid, 15)
+    assert wait_gone(mount.pid)
 
 
 def test_who_waits_is_not_called_stuck(place: Path) -> None:
@@ -131,7 +131,7 @@ def test_who_waits_is_not_called_stuck(place: Path) -> None:
         time.sleep(0.8)
         assert waits.poll() is None
         os.close(holder)
-        waits.communicate(timeout=60)
+        waits.communicate(timeout=240)
         assert mount.complaints() == []
 
 
@@ -232,6 +232,6 @@ def test_reload_cannot_ask_for_locks_later(place: Path) -> None:
             waits = start_client(_WAITS, str(file), "lockf")
             time.sleep(0.2)
             assert waits.poll() is None
-        assert waits.communicate(timeout=60)[0].strip() == "granted"
+        assert waits.communicate(timeout=240)[0].strip() == "granted"
         assert error_of(lambda: os.stat(file)) == 0
         assert mount.stats()["SETLKW"]["daemon"] > 0

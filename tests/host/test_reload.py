@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.clients import Client, Clients, Errno, clients
 from support.mounting import Mount, in_place, inopt, mounted
+from support.waiting import within
 
 pytestmark = pytest.mark.host
 
@@ -194,23 +194,14 @@ def test_another_file_and_a_shipped_policy(mount: Mount, tmp_path: Path) -> None
     assert content(mount, "secret") == "before"
 
 
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
-
-
 def test_sighup_reads_the_policy_again(mount: Mount) -> None:
     assert content(mount, "secret") == "before"
     policy_of(mount).write_text(_CLOSED)
     os.kill(mount.pid, signal.SIGHUP)
-    assert eventually(lambda: content(mount, "secret") == "Permission denied")
+    assert within(lambda: content(mount, "secret") == "Permission denied")
     policy_of(mount).write_text("version: 2\n")
     os.kill(mount.pid, signal.SIGHUP)
-    assert eventually(lambda: "policy not replaced" in mount.log.read_text())
+    assert within(lambda: "policy not replaced" in mount.log.read_text())
     assert content(mount, "secret") == "Permission denied"
 
 

@@ -17,7 +17,7 @@ from support.battery import Record, Stage
 from support.clients import Clients, clients
 from support.examples import examples_directory
 from support.mounting import detach, inopt, mounts_below
-from support.programs import within
+from support.waiting import within
 
 pytestmark = pytest.mark.host
 
@@ -51,7 +51,7 @@ def served(place: Path, command: list[str], name: str) -> Iterator[Path]:
             [*command, str(path)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/"
         )
         try:
-            mounted = within(20, lambda: bool(mounts_below(path)) or process.poll() is not None)
+            mounted = within(lambda: bool(mounts_below(path)) or process.poll() is not None)
             log.seek(0)
             assert mounted, log.read().decode()
             assert mounts_below(path), log.read().decode()
@@ -61,7 +61,7 @@ def served(place: Path, command: list[str], name: str) -> Iterator[Path]:
             if mounts_below(path):
                 detach(path)
             try:
-                code = process.wait(60)
+                code = process.wait(240)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -335,7 +335,7 @@ def early(stage: Stage) -> None:
     root.lstat(b"00")
     root.lstat(b"05")
     root.setxattr(b"00", "user.drop", b"05")
-    stage.note("05 is gone", within(5, lambda: not (stage.path / "05").exists()))
+    stage.note("05 is gone", within(lambda: not (stage.path / "05").exists()))
     root.listdir(b".")
     root.lstat(b"nothing")
     root.unlink(b"07")
@@ -356,7 +356,7 @@ def test_names_that_are_bound_early(place: Path) -> None:
                 # terminate() ends both.
                 people.close()
                 (path / "39").unlink()
-                assert within(10, lambda path=path: not mounts_below(path))  # type: ignore[misc]
+                assert within(lambda path=path: not mounts_below(path))  # type: ignore[misc]
     same(*results)
 
 

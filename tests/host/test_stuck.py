@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.mounting import Mount, detach, running, wait_gone
-from support.programs import start_client, within
+from support.mounting import Mount, detach
+from support.programs import start_client
+from support.waiting import running, wait_asleep, wait_gone, within
 
 pytestmark = pytest.mark.host
 
@@ -63,21 +64,19 @@ def test_others_are_served_while_requests_are_stuck(freezable: Path) -> None:
                 start_client(_MAKES_A_DIRECTORY, str(mountpoint / str(number) / "new"))
                 for number in range(3)
             ]
-            time.sleep(0.5)
-            start = time.monotonic()
+            wait_asleep(*(process.pid for process in stuck))
             assert (mountpoint / "calm" / "file").read_text() == "there"
-            assert time.monotonic() - start < 15
-            assert within(5, lambda: mount.stats()["readers"] > 1)
+            assert within(lambda: mount.stats()["readers"] > 1)
             assert all(process.poll() is None for process in stuck)
         for process in stuck:
-            assert process.wait(60) == 0
+            assert process.wait(240) == 0
         assert len(list(mountpoint.glob("*/new"))) == 3
 
         def is_one_enough() -> bool:
             os.stat(mountpoint / "calm" / "file")
             return bool(mount.stats()["readers"] == 1)
 
-        assert within(5, is_one_enough), "helpers park when nobody is stuck any more"
+        assert within(is_one_enough), "helpers park when nobody is stuck any more"
     finally:
         for process in stuck:
             process.kill()
@@ -91,10 +90,10 @@ def test_sigterm_waits_for_what_is_in_flight(freezable: Path) -> None:
     mount = Mount(freezable, mountpoint)
     with frozen(freezable):
         process = start_client(_MAKES_A_DIRECTORY, str(mountpoint / "new"))
-        time.sleep(0.5)
+        wait_asleep(process.pid)
         os.kill(mount.pid, signal.SIGTERM)
         time.sleep(0.5)
         assert running(mount.pid)
-    assert process.wait(60) == 0
-    assert wait_gone(mount.pid, 60)
+    assert process.wait(240) == 0
+    assert wait_gone(mount.pid)
     assert (freezable / "new").is_dir()

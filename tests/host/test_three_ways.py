@@ -13,8 +13,8 @@ import pytest
 from support.batteries import Scenario, all_scenarios
 from support.battery import Battery
 from support.mounting import in_place, inopt, mounts_below
-from support.programs import within
 from support.rawcalls import renameat2
+from support.waiting import within
 from support.ways import WAYS, battery_by, on_pyfuse3
 
 pytestmark = pytest.mark.host
@@ -206,6 +206,6 @@ def test_pyfuse3_has_hooks_and_notifications(place: Path) -> None:
         assert (mount.path / "drop").exists()
         (mount.source / "drop").unlink()
         # Only the notification can have made the kernel forget the name.
-        assert within(5, lambda: not (mount.path / "drop").exists())
+        assert within(lambda: not (mount.path / "drop").exists())
     assert (place / "trace").read_text().split()[:2] == ["task", "True"]
     assert (place / "trace").read_text().endswith("stopped")

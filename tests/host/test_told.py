@@ -16,7 +16,8 @@ from typing import Final
 import pytest
 from support.clients import TESTS
 from support.mounting import Mount, mounted
-from support.programs import error_of, events, start_client, within
+from support.programs import error_of, events, start_client
+from support.waiting import wait_asleep, within
 from support.ways import Pyfuse3Mount
 
 pytestmark = pytest.mark.host
@@ -55,10 +56,8 @@ def test_poll_is_woken_by_the_handler(place: Path, name: str) -> None:
                 sender = threading.Timer(
                     0.2, os.setxattr, (mount.path / "box", "user.mail", b"letter")
                 )
-                began = time.monotonic()
                 sender.start()
-                assert wait(10_000) == [(box, select.POLLIN)]
-                assert 0.15 < time.monotonic() - began < 5
+                assert wait(100_000) == [(box, select.POLLIN)]
                 sender.join()
                 assert os.read(box, 100) == b"letter"
                 assert poll.poll(0) == []
@@ -79,15 +78,15 @@ def test_many_poll_and_all_are_woken(place: Path) -> None:
         "poll = select.poll()\n"
         "poll.register(os.open(sys.argv[1], os.O_RDONLY), select.POLLIN)\n"
         "print('ready')\n"
-        "print(len(poll.poll(10000)))\n"
+        "print(len(poll.poll(100000)))\n"
     )
     with told(place, "Mailbox", _BOXES) as mount:
         (mount.source / "box").touch()
         # By one open file each: the handler keeps the last handle, and so wakes one of them.
         first, last = (start_client(code, str(mount.path / "box")) for _ in range(2))
-        time.sleep(0.3)
+        wait_asleep(first.pid, last.pid)
         os.setxattr(mount.path / "box", "user.mail", b"letter")
-        assert last.communicate(timeout=60)[0].strip() == "1"
+        assert last.communicate(timeout=240)[0].strip() == "1"
         first.kill()
         first.wait()
 
@@ -126,7 +125,7 @@ def test_handlers_are_told_what_is_forgotten(place: Path, name: str) -> None:
         with (mount.path / "folder" / "7").open("rb") as kept:
             drop_caches()
             # All but the one that is open, its directory, and the root.
-            assert within(10, lambda: mount.stats()["known_inodes"] <= 3)
+            assert within(lambda: mount.stats()["known_inodes"] <= 3)
             inode = os.fstat(kept.fileno()).st_ino
             os.getxattr(mount.path, "user.told")
             assert os.pread(kept.fileno(), 10, 0) == b""
@@ -169,7 +168,7 @@ def test_a_storm_of_lookups_and_forgets_keeps_the_counts(place: Path) -> None:
             thread.join()
         assert problems == []
         drop_caches()
-        assert within(10, lambda: mount.stats()["known_inodes"] <= 1)
+        assert within(lambda: mount.stats()["known_inodes"] <= 1)
         assert mount.complaints() == []
 
 

@@ -104,7 +104,7 @@ class Fuse:
 
 def run_with(fuse: Fuse, *arguments: str) -> None:
     """Run the command with *fuse* laid; fails with what it says."""
-    done = run("support.crashing:main", str(fuse.path), *arguments, cwd="/", timeout=60)
+    done = run("support.crashing:main", str(fuse.path), *arguments, cwd="/", timeout=240)
     assert done.returncode == 0, f"inopt {' '.join(arguments)}: {done.stderr}"
 
 

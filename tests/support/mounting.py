@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any, Final
 
 from inopt.cli.stats import control_path_of
 from inopt.session import asking
+from support.waiting import wait_gone
 
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _DETACH: Final = 2
@@ -29,7 +29,7 @@ _NONE: Final[Mapping[str, str]] = {}
 
 
 def inopt(
-    *arguments: str, cwd: Path | str = _SPACE, timeout: float = 60, **environment: str
+    *arguments: str, cwd: Path | str = _SPACE, timeout: float = 240, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command, never in the repository, by whatever is quickest here."""
     return run_command(*arguments, cwd=cwd, timeout=timeout, **environment)
@@ -41,7 +41,7 @@ def inopt_program() -> str:
 
 
 def run_program(
-    *arguments: str, cwd: Path | str = _SPACE, timeout: float = 60, **environment: str
+    *arguments: str, cwd: Path | str = _SPACE, timeout: float = 240, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command as users do.
 
@@ -136,7 +136,7 @@ class Mount:
         what = [str(source), str(path)] if layers is None else [str(path), *layers]
         done = inopt(
             "mount", policy, *what, "--log-format", "json", "--log-file", str(self.log),
-            *arguments, cwd=_SPACE, timeout=60, **environment,
+            *arguments, cwd=_SPACE, timeout=240, **environment,
         )  # fmt: skip
         assert done.returncode == 0, f"cannot mount: {done.stderr}"
         try:
@@ -162,11 +162,11 @@ class Mount:
         done = inopt("umount", str(self.path))
         try:
             assert done.returncode == 0, f"cannot unmount: {done.stderr}"
-            assert wait_gone(self.pid, 30), "the daemon runs on after umount"
+            assert wait_gone(self.pid), "the daemon runs on after umount"
         finally:
             if mounts_below(self.path):
                 detach(self.path)
-            if not wait_gone(self.pid, 3):
+            if not wait_gone(self.pid):
                 os.kill(self.pid, signal.SIGKILL)
 
 
@@ -192,22 +192,3 @@ def mounted(
 def detach(path: Path | str) -> None:
     """umount2(2) with MNT_DETACH."""
     _LIBC.umount2(os.fsencode(path), _DETACH)
-
-
-def running(pid: int) -> bool:
-    """Whether a process runs (a zombie does not)."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as stat:
-            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_gone(pid: int, seconds: float) -> bool:
-    """Wait until a process has ended; False if it has not."""
-    deadline = time.monotonic() + seconds
-    while running(pid):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.02)
-    return True

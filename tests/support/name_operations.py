@@ -220,5 +220,5 @@ class Names:
         resource.setrlimit(resource.RLIMIT_FSIZE, (_UNLIMITED if size is None else size, hard))
 
     def execute(self, *command: bytes) -> tuple[int, bytes]:
-        done = subprocess.run(command, capture_output=True, check=False, timeout=60)
+        done = subprocess.run(command, capture_output=True, check=False, timeout=240)
         return done.returncode, done.stdout

@@ -13,6 +13,7 @@ import pytest
 
 from inopt.kernel.device import Device
 from inopt.wire.uapi import EXPIRE_ONLY, NotifyCode
+from support.waiting import within
 
 Message: TypeAlias = tuple[Any, ...]
 
@@ -58,9 +59,7 @@ class Kernel:
 
     def wait(self, count: int) -> list[Message]:
         """What has been written when it is *count*, and nothing more comes."""
-        end = time.monotonic() + 5
-        while len(self.written) < count and time.monotonic() < end:
-            time.sleep(0.005)
+        within(lambda: len(self.written) >= count)
         time.sleep(0.06)
         written, self.written = self.written, []
         return sorted(written, key=str)

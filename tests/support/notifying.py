@@ -5,18 +5,18 @@ from __future__ import annotations
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from inopt.session import asking
 from support.mounting import Mount, mounted
 from support.programs import socket_of
+from support.waiting import within
 
 POLICY: Final = "version: 1\ncache: {coherence: notify, negative: 1h}\n"
 NO_FANOTIFY: Final = {"INOPT_NO_FANOTIFY": "1"}
-LATEST: Final = 3.0  # seconds: how long a loaded machine may take
-TYPICAL: Final = 0.1
+TYPICAL: Final = 0.1  # seconds
 
 
 def policy_in(place: Path, text: str = POLICY) -> Path:
@@ -58,12 +58,8 @@ def requests(mount: Mount) -> int:
 def shows(check: Callable[[], bool]) -> float:
     """The seconds until *check* comes true."""
     began = time.monotonic()
-    while time.monotonic() - began < LATEST:
-        with suppress(OSError):
-            if check():
-                return time.monotonic() - began
-        time.sleep(0.001)
-    raise AssertionError(f"not seen after {LATEST} seconds")
+    assert within(check), "not seen"
+    return time.monotonic() - began
 
 
 def mode(path: Path) -> int:

@@ -71,14 +71,14 @@ def mounted_by_kernel(
     words = f"{layers.options(upper=upper)},{options}".strip(",")
     done = subprocess.run(
         ["mount", "-t", "overlay", "overlay", str(path), "-o", words],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, f"the kernel does not mount {words}: {done.stderr}"
     try:
         yield path
     finally:
         done = subprocess.run(
-            ["umount", str(path)], capture_output=True, text=True, check=False, timeout=60
+            ["umount", str(path)], capture_output=True, text=True, check=False, timeout=240
         )
         if mounts_below(path):
             detach(path)

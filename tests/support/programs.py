@@ -8,13 +8,13 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from support.mounting import Mount, detach, running
+from support.mounting import Mount, detach
+from support.waiting import running, within
 
 STRANGER: Final = 1001
 RUNTIME: Final = Path("/run/inopt")
@@ -25,7 +25,7 @@ _PYTHON: Final = next(
 
 
 def sh(
-    *command: str, check: bool = True, timeout: float = 60, cwd: Path | str = "/"
+    *command: str, check: bool = True, timeout: float = 240, cwd: Path | str = "/"
 ) -> subprocess.CompletedProcess[str]:
     """Run a program, its output captured; *check* fails with what it said."""
     done = subprocess.run(
@@ -42,7 +42,7 @@ def user_options(user: int) -> dict[str, object]:
 
 
 def client(
-    code: str, *arguments: str, user: int = 0, timeout: float = 60
+    code: str, *arguments: str, user: int = 0, timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
     """Run Python *code* in a process of its own, outside of the venv."""
     options: dict[str, object] = user_options(user)
@@ -113,22 +113,6 @@ def overlay_in(place: Path, options: str = "") -> Path:
     return place / "merged"
 
 
-def within(seconds: float, check: Callable[[], bool]) -> bool:
-    """Whether *check* comes true in about that time; a busy machine gets four times as much.
-
-    It is tried once more when the time is over.
-    """
-    deadline = time.monotonic() + 4 * seconds
-    while time.monotonic() < deadline:
-        with suppress(OSError):
-            if check():
-                return True
-        time.sleep(0.02)
-    with suppress(OSError):
-        return check()
-    return False
-
-
 def error_of(action: Callable[[], object]) -> int:
     """The errno that *action* fails with; 0 if it does not."""
     try:
@@ -148,12 +132,12 @@ def left_by_dead(before: set[str]) -> list[str]:
 
     Daemons of others come and go: what one of theirs leaves when it is killed is still mounted.
     """
-    deadline = time.monotonic() + 3
-    while left := [name for name in sorted(runtime_files() - before) if is_orphan(name)]:
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.05)
-    return left
+
+    def left() -> list[str]:
+        return [name for name in sorted(runtime_files() - before) if is_orphan(name)]
+
+    within(lambda: not left())
+    return left()
 
 
 def is_orphan(name: str) -> bool:

@@ -32,7 +32,7 @@ class Troubled(Handlers):
         if word == "wrong":
             return "text"  # type: ignore[return-value]
         if word == "sleep":
-            await trio.sleep(60)
+            await trio.sleep_forever()
         if word == "late":
             await trio.sleep(2)
         if word == "where":
@@ -123,9 +123,15 @@ class ChoosesPlain(Chooses):
 
 
 class SlowLookup(Handlers):
-    """Looking up what is called ``take-your-time`` takes it."""
+    """Looking up ``take-your-time`` takes until somebody looks for ``enough``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enough = trio.Event()
 
     async def lookup(self, parent_inode: int, name: bytes, ctx: Any) -> EntryAttributes:
         if name == b"take-your-time":
-            await trio.sleep(4)
+            await self.enough.wait()
+        if name == b"enough":
+            self.enough.set()
         return await super().lookup(parent_inode, name, ctx)

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from support.battery import Battery
 from support.clients import TESTS, clients
-from support.mounting import Mount, detach, in_place, inopt, mounted, mounts_below, wait_gone
+from support.mounting import Mount, detach, in_place, mounted, mounts_below, run_program
+from support.waiting import wait_gone
 
 _POLICY: Final = """\
 version: 1
@@ -29,7 +30,8 @@ class Pyfuse3Mount(Mount):
         self.source = source
         self.path = path
         self.log = path.parent / f"{path.name}.log"
-        done = inopt(
+        # (As users do: the server is found by its command line.)
+        done = run_program(
             "mount", policy, str(source), str(path), "--transport", "pyfuse3",
             "--log-format", "json", "--log-file", str(self.log), *arguments,
         )  # fmt: skip
@@ -52,7 +54,7 @@ class Pyfuse3Mount(Mount):
         if mounts_below(self.path):
             detach(self.path)
         assert done.returncode == 0, done.stderr
-        assert wait_gone(self.pid, 10), "the server runs on after umount"
+        assert wait_gone(self.pid), "the server runs on after umount"
 
 
 def _daemon_of(path: Path) -> int:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 from support.notifications import Kernel, Message
+from support.waiting import within
 
 from inopt.backing import identity
 from inopt.backing import tree as trees
@@ -197,9 +198,7 @@ def test_an_answer_under_way(mounted: Mounted) -> None:
     assert tries == [("attributes", file.nodeid)] * 3
     tries.clear()
     mounted.watch.report(changes(other))
-    deadline = time.monotonic() + 30
-    while len(tries) < 4 and time.monotonic() < deadline:
-        time.sleep(0.05)
+    within(lambda: len(tries) >= 4)
     time.sleep(0.5)
     assert tries == [("attributes", other.nodeid)] * 4, "not for ever"
     tries.clear()
@@ -211,6 +210,7 @@ def test_an_answer_under_way(mounted: Mounted) -> None:
 
     mounted.kernel.refuse = refuse_all
     mounted.watch.report(changes(file))
+    within(lambda: bool(tries))
     time.sleep(0.2)
     assert tries == [("attributes", file.nodeid)], "forgotten: there is no answer under way"
 

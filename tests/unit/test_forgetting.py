@@ -78,7 +78,7 @@ def lookups(kernel: FakeKernel, nodeid: int) -> int:
 
 async def settled(check: Callable[[], bool]) -> None:
     """FORGET is not answered: wait until it has been served."""
-    with trio.fail_after(60):
+    with trio.fail_after(240):
         while not check():  # noqa: ASYNC110 - nobody tells of it
             await trio.sleep(0.005)
 

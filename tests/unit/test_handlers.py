@@ -8,7 +8,6 @@ import os
 import select
 import stat
 import threading
-import time
 from collections.abc import Awaitable, Callable, Iterator, MutableSequence
 from functools import partial
 from pathlib import Path
@@ -392,10 +391,8 @@ class Sleeps(Handlers):
 async def test_an_interrupt_ends_an_async_handler(source: Path) -> None:
     async with fake_mount(Sleeps(), source=source) as kernel:
         waiting = [await kernel.start(Op.STATFS, _ROOT, bodies.Statfs()) for _ in range(3)]
-        began = time.monotonic()
         await kernel.interrupt(waiting[1])
         assert await errno_of(waiting[1].payload()) == errno.EINTR
-        assert time.monotonic() - began < 10
         assert not waiting[0].has_come
         for answer in (waiting[0], waiting[2]):
             await kernel.interrupt(answer)
@@ -425,10 +422,8 @@ async def test_an_interrupt_ends_the_system_call_of_a_plain_handler(source: Path
     async with fake_mount(Waits(), source=source) as kernel:
         answer = await kernel.start(Op.STATFS, _ROOT, bodies.Statfs())
         await trio.sleep(0.1)
-        began = time.monotonic()
         await kernel.interrupt(answer)
         assert await errno_of(answer.payload()) == errno.EINTR
-        assert time.monotonic() - began < 10
 
 
 def wait_for_a_signal() -> None:
@@ -444,7 +439,7 @@ async def test_others_are_served_while_a_plain_handler_sleeps(source: Path) -> N
 
     class Waits(Handlers):
         def statfs(self, ctx: Any) -> Any:
-            go_on.wait(60)
+            go_on.wait(240)
             return self.daemon.statfs(ctx)
 
     async with fake_mount(Waits(), source=source) as kernel:
@@ -464,7 +459,7 @@ async def test_a_stuck_handler_is_named(source: Path, logs: Logs, plain: bool) -
         if plain:
 
             def statfs(self, ctx: Any) -> Any:
-                go_on.wait(60)
+                go_on.wait(240)
                 return self.daemon.statfs(ctx)
 
         else:
@@ -477,15 +472,20 @@ async def test_a_stuck_handler_is_named(source: Path, logs: Logs, plain: bool) -
     async with fake_mount(Waits(), source=source, handler_timeout=0.2) as kernel:
         by = kernel.by(1001, pid=4711)
         answer = await by.start(Op.STATFS, _ROOT, bodies.Statfs())
-        await trio.sleep(0.55)
+        while not stuck_in(logs):  # noqa: ASYNC110 - another task logs it
+            await trio.sleep(0.01)
         go_on.set()
         await answer.payload()
-        told = [each for each in logs if each["event"] == "a handler does not answer"]
-        assert 1 <= len(told) <= 3
+        told = stuck_in(logs)
         assert (told[0]["opcode"], told[0]["nodeid"], told[0]["pid"]) == ("STATFS", _ROOT, 4711)
-        assert 0.2 <= told[0]["seconds"] < 10
+        assert told[0]["seconds"] >= 0.2
         await trio.sleep(0.4)
-        assert len([each for each in logs if each["event"] == told[0]["event"]]) == len(told)
+        assert stuck_in(logs) == told, "it has answered"
+
+
+def stuck_in(logs: Logs) -> Logs:
+    """The lines of the log about handlers that do not answer."""
+    return [each for each in logs if each["event"] == "a handler does not answer"]
 
 
 # --- hooks, background tasks, state ------------------------------------------------------------

@@ -91,7 +91,7 @@ class Answered:
 async def test_an_interrupt_that_overtakes_its_request() -> None:
     """A request becomes a task only when it has to wait; another reader may be quicker."""
     answered = Answered()
-    with trio.fail_after(60):
+    with trio.fail_after(240):
         async with trio.open_nursery() as nursery:
             tasks = Tasks(nursery)
             tasks.replies = answered
@@ -203,7 +203,7 @@ async def test_interrupts_end_waiting(source: Path, way: tuple[Handlers, str]) -
 
 
 async def test_the_end_of_the_session_ends_waiting(source: Path, way: tuple[Handlers, str]) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(240):
         async with fake_mount(way[0], source=source, policy=way[1]) as kernel:
             ask = await asker(kernel)
             one, other = await ask.open(), await ask.open()

@@ -63,7 +63,7 @@ class Kernel:
     def close(self) -> None:
         """End the session, as an unmount does."""
         self._socket.close()
-        assert self.ended.wait(60)
+        assert self.ended.wait(240)
         assert self.loop.join(60)
         self.server.context.close()
         self.server.device.close()

@@ -190,6 +190,16 @@ def test_what_the_draft_gives() -> None:
     assert lines_of("", tier="inode", type_name="directory")["readdir"].route == "kernel"
 
 
+def test_attributes_of_directories_can_be_cached() -> None:
+    text = "cache: {directory_attributes: cached}"
+    lines = lines_of(text, tier="inode", type_name="directory")
+    why = "the policy has attributes of directories cached"
+    for name in ("getattr", "statx"):
+        assert (lines[name].route, lines[name].why) == ("daemon", why)
+    assert (lines["chmod"].route, lines["readdir"].route) == ("kernel", "kernel")
+    assert lines_of(text, tier="inode")["getattr"].route == "kernel"
+
+
 def test_listings_are_filtered_above_what_is_hidden() -> None:
     text = "rules: [{match: {path: /d/x}, visible: false}]"
     line = lines_of(text, "/d", tier="inode", type_name="directory")["readdir"]
@@ -364,11 +374,15 @@ _RULES = st.lists(
     ),
     caller=st.sampled_from([Identity(0, 0, frozenset({0})), Identity(5, 7, frozenset({7}))]),
     several=st.booleans(),
+    kept=st.sampled_from(["bypass", "cached"]),
 )
 def test_routes_are_those_of_plans(
-    rules: Any, otherwise: str, tier: str, found: Any, caller: Identity, several: bool
+    rules: Any, otherwise: str, tier: str, found: Any, caller: Identity, several: bool, kept: str
 ) -> None:
-    text = msgspec.json.encode({"otherwise": otherwise, "rules": rules, "version": 1})
+    cache = {"directory_attributes": kept}
+    text = msgspec.json.encode(
+        {"otherwise": otherwise, "rules": rules, "version": 1, "cache": cache}
+    )
     with_handlers = text[:-1] + b',"handlers":"inopt.handlers.audit:AuditHandlers"}'
     loaded = parse_policy(with_handlers, "p.yaml")
     policy = CompiledPolicy(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -164,22 +165,37 @@ def test_long_values_are_shortened() -> None:
     ],
 )
 def test_many_mistakes_take_not_long(text: str) -> None:
-    began = time.monotonic()
-    assert lines(text)
-    assert time.monotonic() - began < 60  # seconds; it was many minutes
+    assert lines(text)  # it took many minutes, more than a test is given
+
+
+def calls_of(action: Callable[[], object]) -> int:
+    """How many calls of functions an action makes, which no other work on the machine changes."""
+    calls = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        action()
+    finally:
+        sys.setprofile(before)
+    return calls
 
 
 def test_ten_thousand_rules() -> None:
     rule = (
         "- {name: r, match: {path: '*.log', owner: {user: 7}}, bypass: read, deny: {unlink: EIO}}\n"
     )
-    took = []
-    for count in (1000, 10_000):
-        text = "version: 1\nrules:\n" + rule * count
-        began = time.process_time()
-        loaded = parse_policy(text.encode(), "p.yaml")
-        took.append(time.process_time() - began)
-    assert took[1] < took[0] * 50, "ten times as many take about ten times as long"
+
+    def parse(count: int) -> Loaded:
+        return parse_policy(("version: 1\nrules:\n" + rule * count).encode(), "p.yaml")
+
+    made = [calls_of(lambda: parse(count)) for count in (100, 1000)]  # noqa: B023
+    assert made[1] < made[0] * 11, "ten times as many take ten times as much work"
+    loaded = parse(10_000)
     assert len(loaded.policy.rules) == 10_000
     assert str(loaded.place("rules", 9999, "deny", "unlink", key=True)) == "p.yaml:10002:76"
 
@@ -332,13 +348,11 @@ def test_no_policy(name: str) -> None:
 
 
 def parses_or_tells(data: bytes) -> None:
-    began = time.monotonic()
     error: PolicyError | None = None
     try:
         assert isinstance(parse_policy(data, "/none/p.yaml").policy, PolicyFile)
     except PolicyError as caught:
         error = caught
-    assert time.monotonic() - began < 30
     if error is not None:
         assert error.problems
         told = str(error).encode().decode().splitlines()

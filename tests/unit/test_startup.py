@@ -20,7 +20,7 @@ def _imported(program: str) -> str:
         [sys.executable, "-c", f"import sys\n{program}\nprint(sorted({_SLOW} & {{*sys.modules}}))"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=True,
     )
     return done.stdout.splitlines()[-1]

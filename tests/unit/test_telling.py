@@ -7,6 +7,7 @@ import time
 
 import pytest
 from support.notifications import Kernel, Message
+from support.waiting import within
 
 from inopt.session.telling import MOST_TELLERS, Tellers
 from inopt.wire import notifications
@@ -24,22 +25,23 @@ def test_what_is_held_up_holds_up_nothing_else(kernel: Kernel) -> None:
 
     def hold(message: Message) -> None:
         if message[1] < 4:
-            assert release.wait(60)
+            assert release.wait(240)
 
     kernel.hold = hold
 
     def name(nodeid: int, text: bytes) -> bytes:
         return notifications.invalidate_entry(nodeid, text)
 
-    end = time.monotonic() + 5
     tellers.tell(1, [name(1, b"a"), name(1, b"b")])
-    while tellers.behind and time.monotonic() < end:
-        time.sleep(0.005)
+    within(lambda: not tellers.behind)
     for nodeid in (1, 2, 3, 4, 5):
         tellers.tell(nodeid, [name(nodeid, b"a"), name(nodeid, b"b")])
-    while tellers.behind and time.monotonic() < end and len(kernel.written) < 4:
+
+    def four_are_told() -> bool:
         tellers.help()
-        time.sleep(0.005)
+        return len(kernel.written) >= 4
+
+    assert within(four_are_told)
     both = [("name", nodeid, text) for nodeid in (4, 5) for text in (b"a", b"b")]
     assert kernel.wait(4) == both
     assert tellers.behind, "more about the first one waits for it"
@@ -53,7 +55,7 @@ def test_what_is_held_up_holds_up_nothing_else(kernel: Kernel) -> None:
 def test_all_tellers_held_up(kernel: Kernel) -> None:
     tellers = Tellers(kernel.device, lambda _: None)
     release = threading.Event()
-    kernel.hold = lambda _: assert_(release.wait(60))
+    kernel.hold = lambda _: assert_(release.wait(240))
     for nodeid in range(50):
         tellers.tell(nodeid, [notifications.invalidate_inode(nodeid, 0, 0)])
     before = threading.active_count()

@@ -167,7 +167,7 @@ trio.run(main)
 def test_without_root() -> None:
     done = subprocess.run(
         [*as_stranger(), sys.executable, "-c", _WITHOUT_ROOT],
-        capture_output=True, text=True, timeout=60, check=False, cwd="/",
+        capture_output=True, text=True, timeout=240, check=False, cwd="/",
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -8,11 +8,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import pytest
 
+_Told: TypeAlias = dict[str, list[str]]
+
 _WRITTEN = Path(__file__).parents[1] / "typing"
+_LINES = (_WRITTEN / "wrong.py").read_text().splitlines()
 _PATIENCE = 240
 # What a program may import, and the classes of what it gets from there.
 _PUBLIC = (
@@ -29,19 +32,35 @@ _PUBLIC = (
 )
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A program of its own, to which inopt is an installed package."""
+@pytest.fixture(scope="module", params=["mypy", "pyright"])
+def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> _Told:
+    """What a checker says of each file of a program to which inopt is an installed package.
+
+    ``plain.py`` is ``wrong.py`` without its comments, ``needless.py`` has one that nothing needs.
+    """
+    place = tmp_path_factory.mktemp(request.param)
     for name in ("handlers.py", "wrong.py"):
-        shutil.copy(_WRITTEN / name, tmp_path)
+        shutil.copy(_WRITTEN / name, place)
+    lines = [line.split("  # type: ignore")[0] for line in _LINES]
+    (place / "plain.py").write_text("\n".join(lines))
+    (place / "needless.py").write_text(
+        "right: int = 1  # type: ignore[assignment]  # pyright: ignore[reportIndexIssue]\n"
+    )
     settings = {
         "strict": ["handlers.py"],
         "enableTypeIgnoreComments": False,  # those are mypy's
         "reportUnnecessaryTypeIgnoreComment": "error",
         "pythonVersion": "3.11",
     }
-    (tmp_path / "pyrightconfig.json").write_text(json.dumps(settings))
-    return tmp_path
+    (place / "pyrightconfig.json").write_text(json.dumps(settings))
+    names = ("handlers.py", "wrong.py", "plain.py", "needless.py")
+    mypy = ("mypy", "--strict", "--config-file=", *names)
+    done = _run(place, *(mypy if request.param == "mypy" else ("pyright",)))
+    assert done.returncode == 1, done.stdout + done.stderr
+    return {
+        name: [line for line in done.stdout.splitlines() if f"{name}:" in line and "error" in line]
+        for name in names
+    }
 
 
 def _run(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -58,38 +77,20 @@ def _run(place: Path, *command: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _mypy(place: Path) -> subprocess.CompletedProcess[str]:
-    return _run(place, "mypy", "--strict", "--config-file=", "handlers.py", "wrong.py")
+def test_handlers_are_clean_and_expected_errors_are_all(told: _Told) -> None:
+    assert told["handlers.py"] == told["wrong.py"] == []
 
 
-@pytest.mark.parametrize(
-    "check",
-    [pytest.param(_mypy, id="mypy"), pytest.param(lambda p: _run(p, "pyright"), id="pyright")],
-)
-class TestCheckers:
-    def test_handlers_are_clean_and_expected_errors_are_all(self, place: Path, check: Any) -> None:
-        done = check(place)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def test_every_mistake_is_found(self, place: Path, check: Any) -> None:
-        wrong = place / "wrong.py"
-        lines = wrong.read_text().splitlines()
-        wrong.write_text("\n".join(line.split("  # type: ignore")[0] for line in lines))
-        done = check(place)
-        expected = {n for n, line in enumerate(lines, 1) if "# type: ignore[" in line}
-        assert {n for n in range(1, len(lines) + 1) if f"wrong.py:{n}:" in done.stdout} == expected
-        assert len(expected) > 20
-        assert "handlers.py:" not in done.stdout
+def test_every_mistake_is_found(told: _Told) -> None:
+    expected = {n for n, line in enumerate(_LINES, 1) if "# type: ignore[" in line}
+    found = {int(line.split("plain.py:", 1)[1].split(":")[0]) for line in told["plain.py"]}
+    assert found == expected
+    assert len(expected) > 20
 
 
-def test_a_comment_without_a_mistake_is_an_error(place: Path) -> None:
-    with (place / "wrong.py").open("a") as file:
-        file.write(
-            "right: int = 1  # type: ignore[assignment]  # pyright: ignore[reportIndexIssue]\n"
-        )
-    for done in (_mypy(place), _run(place, "pyright")):
-        assert done.returncode == 1
-        assert "nused" in done.stdout or "nnecessary" in done.stdout
+def test_a_comment_without_a_mistake_is_an_error(told: _Told) -> None:
+    (error,) = told["needless.py"]
+    assert "nused" in error or "nnecessary" in error
 
 
 def test_all_that_users_may_import_is_annotated(tmp_path: Path) -> None:
