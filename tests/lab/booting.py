@@ -16,16 +16,19 @@ from typing import Final
 
 from support.clients import TESTS
 from support.laboratory import REPOSITORY, with_counting_clock
-from support.sizing import too_late
+from support.sizing import STRESS, too_late
 from support.skipping import skip
 
-PATIENCE: Final = 1400  # seconds; a boot and its tests take one or two minutes on an idle machine
+# Seconds; a boot and its tests take one or two minutes on an idle machine.
+PATIENCE: Final = 14_400 if STRESS else 1400
 _USUALLY: Final = 300  # seconds, of a boot on a slow machine
 _ATTEMPTS: Final = 3
 # How the lab says that a kernel has not begun within the minute that it is given.
 _NOT_BOOTED: Final = "boot failed"
 _NOT_BOOTED_STATUS: Final = 125
 _PACKAGES: Final = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}
+# For what makes many or large files.
+ROOM: Final = ("--mem", "3072", "--disk", "3000")
 # Where tests find what they need, and how much longer than elsewhere they wait.
 _ENVIRONMENT: Final = {
     "PYTHONPATH": str(TESTS), "INOPT_TEST_SPACE": "/lab", "INOPT_TEST_SLOWNESS": "10",
@@ -68,6 +71,26 @@ class Boot:
             stderr=subprocess.PIPE,
             text=True,
         )  # fmt: skip
+
+
+def with_pytest(abi: str, *patterns: str, tier: str, kind: str = "ext4") -> Boot:
+    """Run tests of `tests/host`, in files of such names, at one tier of a kernel."""
+    files = [path for pattern in patterns for path in sorted((TESTS / "host").glob(pattern))]
+    assert files, patterns
+    environment = {"INOPT_TEST_TIERS": tier, "INOPT_STRESS": ""}
+    if abi == "v7" and tier != "none":
+        environment["INOPT_TEST_ABI"] = "rfc-v7"  # never taken by itself
+    return Boot(
+        abi,
+        (
+            "-m", "pytest", "-p", "no:cacheprovider", "-q", "-rfEs", "--no-header", "--tb=short",
+            "--timeout", str(PATIENCE), *map(str, files),
+        ),
+        ROOM,
+        tuple(environment.items()),
+        kind=kind,
+        late=True,
+    )  # fmt: skip
 
 
 class Boots:

@@ -11,8 +11,8 @@ from support.laboratory import LabMissingError, find_lab
 from support.sizing import STRESS
 from support.skipping import skip
 
-# A boot of some minutes for numbers that say nothing where it is small.
-collect_ignore = [] if STRESS else ["test_bench_lab.py"]
+# Hours of boots; and one of some minutes for numbers that say nothing where it is small.
+collect_ignore = [] if STRESS else ["test_all_batteries.py", "test_bench_lab.py"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

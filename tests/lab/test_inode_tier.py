@@ -1,52 +1,34 @@
 """Tier inode on the kernel that has it: what it serves alone, and that nobody can tell.
 
-By default a part of the batteries of `tests/host` runs there, since the machine is emulated; all of
-them with ``INOPT_STRESS=1``.
+A part of the batteries of `tests/host` runs there, since the machine is emulated; all of them in
+`test_all_batteries.py`.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from lab.booting import PATIENCE, Boot, Boots
+from lab.booting import PATIENCE, ROOM, Boot, Boots, with_pytest
 from lab.bypassed import LOOKS
 from support.sizing import STRESS
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(PATIENCE + 120)]
 
-HOST: Final = Path(__file__).parent.parent / "host"
 # Never asked for by a kernel that serves them from the backing inode.
 SILENT: Final = ("SETATTR", "READ", "WRITE", "READDIR", "READDIRPLUS", "STATX")
-# Beside what `test_kernels.py` runs on every kernel.
-SOME: Final = {
-    "ino2": ("test_battery_owners.py",),
-}
-ALL: Final = tuple(sorted(path.name for path in HOST.glob("test_battery_*.py")))
 
 
-_ROOM: Final = ("--mem", "3072", "--disk", "3000")
-
-
-def booting(abi: str, *command: str, **environment: str) -> Boot:
-    late = abi == "ino1" or "pytest" in command
-    return Boot(abi, command, _ROOM, tuple(environment.items()), late=late)
+def booting(abi: str, *command: str) -> Boot:
+    return Boot(abi, command, ROOM, late=abi == "ino1")
 
 
 COUNT: Final = 5000 if STRESS else 400
 BYPASSED: Final = {abi: booting(abi, "-m", "lab.bypassed", str(COUNT)) for abi in ("ino2", "ino1")}
 LASTING: Final = (200_000, 60) if STRESS else (300, 6)
-BATTERIES: Final = [
-    booting(
-        abi, "-m", "pytest", "-p", "no:cacheprovider", "-q", "--no-header", "--tb=short",
-        "--timeout", str(PATIENCE),
-        *(str(HOST / name) for name in names),
-        INOPT_TEST_TIERS="inode", INOPT_STRESS="",
-    )
-    for abi, names in (dict.fromkeys(("ino2", "ino1"), ALL) if STRESS else SOME).items()
-]  # fmt: skip
+# Beside what `test_kernels.py` runs on every kernel.
+BATTERY: Final = with_pytest("ino2", "test_battery_owners.py", tier="inode")
 
 
 def answer_of(output: str) -> dict[str, Any]:
@@ -108,9 +90,7 @@ def test_what_is_attached_is_given_back(printed: str) -> None:
     assert answer["complaints"] == []
 
 
-@pytest.mark.parametrize(
-    "boot", [pytest.param(boot, id=boot.abi, marks=pytest.mark.boot(boot)) for boot in BATTERIES]
-)
-def test_batteries(boots: Boots, boot: Boot) -> None:
+@pytest.mark.boot(BATTERY)
+def test_owners(boots: Boots) -> None:
     """The same operations on the bare tree and through the mount; see `support.battery`."""
-    boots.output_of(boot)
+    boots.output_of(BATTERY)

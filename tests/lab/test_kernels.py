@@ -1,7 +1,4 @@
-"""Every dialect on a kernel that speaks it, against the bare tree; one boot for each kernel.
-
-``INOPT_STRESS``: all scenarios of all batteries, instead of those about open files.
-"""
+"""Every dialect on a kernel that speaks it, against the bare tree; one boot for each kernel."""
 
 from __future__ import annotations
 
@@ -11,13 +8,11 @@ import msgspec
 import pytest
 from lab.booting import PATIENCE, Boot, Boots
 from lab.guest import Mounted, Plan, Report, Wanted
-from support.sizing import STRESS
 
 from inopt.ops import Op
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(PATIENCE + 120)]
 
-_BATTERIES: Final = ["*"] if STRESS else ["data"]
 _V2: Final = {"GETATTR", "SETATTR", "READ", "WRITE", "READDIR", "STATX"}
 
 
@@ -47,9 +42,7 @@ KERNELS: Final = {
 
 def plan_for(expected: Expected) -> Plan:
     clears = not expected.opens
-    mounts = [
-        Wanted([*expected.abi], _BATTERIES, appends=expected.one_shot, clears_appending=clears)
-    ]
+    mounts = [Wanted([*expected.abi], ["data"], appends=expected.one_shot, clears_appending=clears)]
     if expected.abi:
         mounts.append(Wanted([], bypasses=False))
     else:

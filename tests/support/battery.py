@@ -194,10 +194,15 @@ def _short(value: Any) -> str:
 
 @contextmanager
 def battery(tier: str, *options: str) -> Iterator[Battery]:
-    """Mount at *tier*, and unmount; the tier is what the mount says it has."""
+    """Mount at *tier*, and unmount; the tier is what the mount says it has.
+
+    ``INOPT_TEST_ABI`` names the kernel's dialect where it must be named.
+    """
     with in_place(f"battery-{tier}") as place, clients() as people:
         source, path = place / "back", place / "mnt"
         arguments = ["--tier", tier]
+        if abi := os.environ.get("INOPT_TEST_ABI"):
+            arguments += ["--abi", abi]
         for option in options:
             arguments += ["-o", option]
         with mounted(source, path, *arguments) as mount:
