@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from support.skipping import cannot, skip
 # How long an example takes says more of the machine than of the code.
 settings.register_profile("inopt", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("inopt")
+
+# A shell starts what is in its background with SIGINT ignored, which all programs would inherit.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before this process has threads. Commands as users start them have tests of their own, by
 # `support.mounting.run_program`.
