@@ -6,6 +6,8 @@ import ctypes
 import errno
 import itertools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from inopt import syscalls
@@ -120,6 +122,12 @@ class OpenDirectory:
         except BaseException:
             tree.descriptors.held -= 1
             raise
+
+    @contextmanager
+    def current(self, tree: Tree) -> Iterator[int]:
+        """A descriptor of the directory for other things than to list it. Raises `OSError`."""
+        self.open(tree)
+        yield self.descriptor
 
     def seek(self, offset: int) -> None:
         """Go to *offset*, one that an entry came with, or 0."""

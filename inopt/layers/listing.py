@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from inopt.backing.files import DirectoryEntry, OpenDirectory, read_entries
@@ -72,6 +73,15 @@ class MergedDirectory(OpenDirectory):
             self._flags |= os.O_NOATIME
         super().open(tree)
         self._marked = self._tree.stack.format.opaqueness(self.descriptor) == b"x"
+
+    @contextmanager
+    def current(self, tree: Tree) -> Iterator[int]:
+        """A descriptor of the directory's uppermost part, which may have come about since."""
+        descriptor = tree.open(self.inode, _LISTING)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def peek(self, buffer: ctypes.Array[ctypes.c_char]) -> DirectoryEntry | None:
         """The next entry as (inode number, offset of the one behind it, type, name), or None."""

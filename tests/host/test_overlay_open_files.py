@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support import rawcalls
 from support.mounting import in_place
 from support.overlays import Layers, OverlayMount, mounted_by_us
 
@@ -20,6 +21,7 @@ def mount(request: pytest.FixtureRequest, host: None) -> Iterator[OverlayMount]:
     with in_place("open") as place:
         layers = Layers.made(place, 1)
         (layers.lowers[0] / "file").write_bytes(OLD)
+        (layers.lowers[0] / "directory").mkdir()
         with mounted_by_us(layers, place / "mnt", "--tier", request.param) as mount:
             yield mount
             assert mount.complaints() == []
@@ -135,7 +137,7 @@ def test_a_name_that_is_gone(mount: OverlayMount) -> None:
         assert os.pread(reader, 3, 0) == b"old"
     finally:
         os.close(reader)
-    assert os.listdir(mount.path) == []
+    assert os.listdir(mount.path) == ["directory"]
     assert not Path(mount.layers.upper / "file").is_file()
 
 
@@ -155,3 +157,25 @@ def test_opening_for_writing_through_a_descriptor(mount: OverlayMount) -> None:
     with path.open("r+b") as writer:
         writer.write(NEW)
     assert path.read_bytes() == NEW
+
+
+def test_flags_of_a_directory_that_was_opened_before(mount: OverlayMount) -> None:
+    """They are those of the upper layer's, also where the lower layer's is being listed."""
+    opened = os.open(mount.path / "directory", os.O_RDONLY)
+    try:
+        os.listdir(opened)
+        before = flags_of(mount.path / "directory")
+        rawcalls.set_flags(opened, before | rawcalls.FS_NODUMP)
+        assert flags_of(mount.path / "directory") == before | rawcalls.FS_NODUMP
+    finally:
+        os.close(opened)
+    assert flags_of(mount.layers.lowers[0] / "directory") == before, "layers below are not changed"
+    assert flags_of(mount.layers.upper / "directory") == before | rawcalls.FS_NODUMP
+
+
+def flags_of(path: Path) -> int:
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        return rawcalls.get_flags(opened)
+    finally:
+        os.close(opened)

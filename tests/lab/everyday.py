@@ -5,7 +5,10 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+from support.rawcalls import get_flags
 
 
 def outcome(operation: Callable[[], object]) -> object:
@@ -15,12 +18,22 @@ def outcome(operation: Callable[[], object]) -> object:
         return error.errno
 
 
+def flags_of(path: Path) -> int:
+    """What lsattr shows."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return get_flags(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def everyday(root: Path) -> list[object]:
     """Do it in *root*; the results must not depend on where that is."""
     file = root / "directory" / "file"
     seen: list[object] = [outcome((root / "missing").read_text)]
     file.parent.mkdir(mode=0o750)
     file.write_bytes(b"0123456789" * 1000)
+    seen += [outcome(partial(flags_of, path)) for path in (file.parent, file)]
     with file.open("r+b") as opened:
         with mmap.mmap(opened.fileno(), 0) as mapped:
             mapped[10:14] = b"mmap"

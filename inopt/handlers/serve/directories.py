@@ -147,7 +147,6 @@ def releasedir(context: Context, _header: Header, body: bodies.Release) -> bytes
 
 def fsyncdir(context: Context, _header: Header, body: bodies.Fsync) -> bytes:
     """FSYNCDIR."""
-    directory = context.directories.get(body.handle)
-    directory.open(context.tree)
-    synchronize(directory.descriptor, body)
+    with context.directories.get(body.handle).current(context.tree) as descriptor:
+        synchronize(descriptor, body)
     return b""

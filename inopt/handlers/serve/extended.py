@@ -122,18 +122,19 @@ def ioctl(context: Context, header: Header, body: bodies.Ioctl) -> bytes:
     writing = _WRITING.get(body.command)
     if reading is None and writing is None:
         fail(errno.ENOTTY)
+    tree = context.tree
     if writing is not None:
-        context.tree.prepare_change(context.tree.table.get(header.nodeid))
-    if body.flags & uapi.IOCTL_DIR:
-        descriptor = context.directories.get(body.handle).descriptor
-    else:
-        descriptor = context.files.get(body.handle).any_fileno(context.tree)
+        tree.prepare_change(tree.table.get(header.nodeid))
     argument = bytearray(_LARGEST_ARGUMENT)
-    if reading is not None:
-        fcntl.ioctl(descriptor, reading, argument)
-        return replies.ioctl(0, data=bytes(argument[: body.output_size]))
     given = min(len(body.data), _LARGEST_ARGUMENT)
     argument[:given] = body.data[:given]
-    fcntl.ioctl(descriptor, writing or 0, argument)
+    if body.flags & uapi.IOCTL_DIR:
+        with context.directories.get(body.handle).current(tree) as descriptor:
+            fcntl.ioctl(descriptor, reading or writing or 0, argument)
+    else:
+        descriptor = context.files.get(body.handle).any_fileno(tree)
+        fcntl.ioctl(descriptor, reading or writing or 0, argument)
+    if reading is not None:
+        return replies.ioctl(0, data=bytes(argument[: body.output_size]))
     context.invalidate(header.nodeid)  # the change time has moved
     return replies.ioctl(0)
