@@ -42,13 +42,15 @@ def namespaces(stage: Stage) -> None:
                 for name in _NAMES:
                     client.setxattr(path, name, b"value of " + client.name.encode(), 0, False)
                     client.getxattr(path, name, False)
-                client.listxattr(path, False)
-                client.listxattr_length(path, 0)
+                with stage.known("trusted-listed"):
+                    client.listxattr(path, False)
+                    client.listxattr_length(path, 0)
         for client in stage.clients("member", "user", "root"):
             for kind in _KINDS:
                 for name in _NAMES:
                     client.removexattr(f"{owner}-{kind}".encode(), name, False)
-                client.listxattr(f"{owner}-{kind}".encode())
+                with stage.known("trusted-listed"):
+                    client.listxattr(f"{owner}-{kind}".encode())
 
 
 def modes_matter(stage: Stage) -> None:

@@ -13,11 +13,25 @@ from typing import Any, Final
 
 @dataclass(frozen=True)
 class Exception_:  # noqa: N801 - not an exception of Python
-    """*mount*: what the mount may answer instead; *tiers*: where."""
+    """*mount*: what the mount may answer instead; *tiers*: where.
+
+    *beside*: that it may, given what the bare tree answers.
+    """
 
     reason: str
     mount: Callable[[Any], bool]
     tiers: frozenset[str] = frozenset({"none", "rw", "inode"})
+    beside: Callable[[Any, Any], bool] = lambda _bare, _mount: True
+
+
+def _without_trusted(listed: Any) -> Any:
+    """What listxattr(2) answered, or how long that is, without ``trusted.secret``."""
+    if isinstance(listed, list):
+        return [name for name in listed if not name.startswith("trusted.")]
+    return listed - len("trusted.secret") - 1 if isinstance(listed, int) else listed
+
+
+_STATX_SUBVOL: Final = 0x8000
 
 
 def _errno(*names: str) -> Callable[[Any], bool]:
@@ -50,6 +64,17 @@ KNOWN: Final[dict[str, Exception_]] = {
     "statx-attributes": Exception_(
         "fs/fuse/dir.c: no stx_attributes are passed on",
         lambda result: isinstance(result, tuple),
+    ),
+    "statx-subvolume": Exception_(
+        "btrfs tells STATX_SUBVOL, for which struct fuse_statx has no room",
+        lambda result: isinstance(result, tuple),
+        beside=lambda bare, mount: mount == (int(bare[0]) & ~_STATX_SUBVOL,),
+    ),
+    "trusted-listed": Exception_(
+        "btrfs lists names of trusted.* for everybody, though none but root may read them; the "
+        "mount does as other filesystems",
+        lambda result: isinstance(result, list | int),
+        beside=lambda bare, mount: _without_trusted(bare) == mount,
     ),
     "status-flags-later": Exception_(
         "bypassed: the kernel opened the backing file with the flags of open time; F_SETFL on the "
