@@ -113,7 +113,7 @@ _BY_NAME = {workload.name: workload for workload in looking.WORKLOADS}
 SCENARIOS: dict[tuple[Step, ...], Scenario] = {
     READS: _reading,
     (FIND_COLD, FIND_WARM): _twice(_BY_NAME["find"], FIND_COLD, FIND_WARM),
-    (STAT_COLD, STAT_WARM): _twice(_BY_NAME["stat"], STAT_COLD, STAT_WARM),
+    (STAT_COLD, STAT_WARM): _twice(_BY_NAME["stat-deep"], STAT_COLD, STAT_WARM),
     (STATUS_COLD, STATUS_WARM): _twice(_BY_NAME["git-status"], STATUS_COLD, STATUS_WARM),
     (UNTAR,): _untar,
     (COMPILE,): _compile,
