@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import types
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
@@ -23,6 +24,7 @@ import trio
 from inopt.handlers.tasks import Job, Tasks
 from inopt.kernel.negotiate import READ_BUFFER
 from inopt.ops import Op
+from inopt.session.attention import Attention
 from inopt.session.serving import WITHDRAWN, Server, Worker
 
 # What the daemon answers at once, where the backing tree is in this machine: it is not worth
@@ -59,6 +61,7 @@ class Leader:
         self._nursery = nursery
         self._hand_over = hand_over
         self._descriptor = server.device.descriptor
+        self._attention = Attention(self._descriptor)
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.get_ident()
         self._context = copy_context()
@@ -158,7 +161,9 @@ class Leader:
         for _ in range(_IN_A_ROW):
             received = self._read()
             if received == _NOTHING:
+                asleep = time.monotonic()
                 await trio.lowlevel.wait_readable(self._descriptor)
+                self._attention.woken(asleep)
                 return True
             if received == _ENDED:
                 self._stop_reading()
@@ -178,7 +183,7 @@ class Leader:
             if not self.leads:
                 return _ENDED
             try:
-                received = os.readv(self._descriptor, [self.buffer])
+                received = self._attention.read_now([self.buffer])
             except OSError as error:
                 return _NOTHING if error.errno in WITHDRAWN else _ENDED
             if received and int.from_bytes(self.buffer[4:8], "little") not in self.opcodes:

@@ -7,7 +7,6 @@ single client down, so there is one, and others are only added while it is stuck
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -18,6 +17,7 @@ import structlog
 
 from inopt import syscalls
 from inopt.kernel.negotiate import READ_BUFFER
+from inopt.session.attention import Attention
 from inopt.session.leading import Leader
 from inopt.session.serving import ENDED, WITHDRAWN, Server, Worker
 from inopt.session.stats import Counts
@@ -69,13 +69,12 @@ class Reader(Worker, threading.Thread):
 
     def _read_and_serve(self) -> None:
         loop = self._loop
-        descriptor = loop.server.device.descriptor
+        read = Attention(loop.server.device.descriptor).read
         buffer = self.buffer
         vector = [buffer]
-        readv = os.readv
         while True:
             try:
-                received = readv(descriptor, vector)
+                received = read(vector)
             except OSError as error:
                 if error.errno in WITHDRAWN:
                     continue

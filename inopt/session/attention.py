@@ -1,0 +1,76 @@
+"""Staying awake for the next request while requests come one after the other.
+
+Most clients ask, wait for the answer, and ask again. A thread that sleeps in between has to be
+woken each time, which takes longer than most requests do, on the client's processor as well as on
+this one: measured on two processors, looking again and again for 50 µs makes single clients 20 to
+30 % faster (stat, tar, rm) and costs no more processor time in all. Clients that keep all
+processors busy find a request waiting at once, and nobody looks twice.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import Final
+
+MOMENT: Final = 50e-6  # seconds; as long as it takes a client to be woken and to ask again
+
+
+class Attention:
+    """Reads requests from *descriptor*, and stays awake a `MOMENT` longer while they come fast.
+
+    Where there is one processor alone, the client could not even ask meanwhile: it never does.
+    ``is_awake``: the last request came within a moment, so the next one is looked for.
+    """
+
+    __slots__ = ("_clock", "_descriptor", "_moment", "_poll", "is_awake")
+
+    def __init__(
+        self,
+        descriptor: int,
+        poll: Callable[[int], list[tuple[int, int]]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if poll is None:
+            poller = select.poll()
+            poller.register(descriptor, select.POLLIN)
+            poll = poller.poll
+        self.is_awake = False
+        self._descriptor = descriptor
+        self._poll = poll
+        self._clock = clock
+        self._moment = MOMENT if len(os.sched_getaffinity(0)) > 1 else 0.0
+
+    def read(self, buffers: list[bytearray]) -> int:
+        """readv(2) of the next request. Raises `OSError`."""
+        if self.is_awake and self.comes():
+            return os.readv(self._descriptor, buffers)
+        asleep = self._clock()
+        received = os.readv(self._descriptor, buffers)
+        self.woken(asleep)
+        return received
+
+    def read_now(self, buffers: list[bytearray]) -> int:
+        """The same for a descriptor that does not block. Raises `BlockingIOError`: sleep then."""
+        try:
+            return os.readv(self._descriptor, buffers)
+        except BlockingIOError:
+            if not self.is_awake or not self.comes():
+                raise
+        return os.readv(self._descriptor, buffers)
+
+    def comes(self) -> bool:
+        """Look for a request for a moment; whether there is one, or the session's end."""
+        poll, clock = self._poll, self._clock
+        until = clock() + self._moment
+        while not poll(0):
+            if clock() > until:
+                self.is_awake = False
+                return False
+        return True
+
+    def woken(self, asleep: float) -> None:
+        """Somebody who has slept since *asleep*, by the clock, has a request now."""
+        self.is_awake = self._clock() - asleep < self._moment
