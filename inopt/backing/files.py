@@ -99,14 +99,16 @@ class OpenDirectory:
     """One open directory: a backing descriptor of its own, so offsets are the backing's.
 
     Entries read from the backing directory but not yet sent are kept for the next request that
-    goes on at their offset; any other offset (rewinddir, seekdir) reads afresh.
+    goes on at their offset; any other offset (rewinddir, seekdir) reads afresh. ``names_only``:
+    what is listed is not looked up as well; None until that is decided.
     """
 
-    __slots__ = ("_entries", "_flags", "_next", "_position", "descriptor", "inode")
+    __slots__ = ("_entries", "_flags", "_next", "_position", "descriptor", "inode", "names_only")
 
     def __init__(self, inode: Inode, flags: int) -> None:
         self.inode = inode
         self.descriptor = -1
+        self.names_only: bool | None = None
         self._flags = flags
         self._entries: list[DirectoryEntry] = []
         self._next = 0
@@ -148,6 +150,11 @@ class OpenDirectory:
             if not self._entries:
                 return None
         return self._entries[self._next]
+
+    @property
+    def at_hand(self) -> int:
+        """How many entries have been read at once."""
+        return len(self._entries)
 
     def advance(self) -> None:
         """Go past the entry that `peek` has returned."""

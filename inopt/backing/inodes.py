@@ -37,7 +37,8 @@ class Inode:
     `inopt.handlers.placement`; ``layers`` is where it stands in layers, which belongs to
     `inopt.layers`; ``never_bypass`` and ``user`` are the wish and the state of a
     user's handler. ``lent``: how many of its ``lookups`` are the handlers', who have made them and
-    neither passed them on to the kernel nor given them back.
+    neither passed them on to the kernel nor given them back. ``looked``: of a directory, how many
+    names in it the kernel has lately asked for, which belongs to `inopt.handlers.serve.looking`.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Inode:
         "is_directory",
         "layers",
         "lent",
+        "looked",
         "lookups",
         "never_bypass",
         "nodeid",
@@ -83,6 +85,7 @@ class Inode:
         self.position: Any = None
         self.plan: Any = None
         self.layers: Any = None
+        self.looked: Any = None
         self.never_bypass = False
         self.user: Any = None
 

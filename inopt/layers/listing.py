@@ -92,6 +92,11 @@ class MergedDirectory(OpenDirectory):
             self._begun = True
         return self._list[self._place] if self._place < len(self._list) else None
 
+    @property
+    def at_hand(self) -> int:
+        """How many entries have been read at once."""
+        return len(self._list) if self._lower else super().at_hand
+
     def _peek_alone(self, buffer: ctypes.Array[ctypes.c_char]) -> DirectoryEntry | None:
         while (entry := super().peek(buffer)) is not None:
             marks = self._tree.stack.format

@@ -47,6 +47,7 @@ class Context:
     the kernel to remember that a name does not exist, if it should.
     ``names``: how names of the tree come and go.
     ``locks``: those that come here, None if the kernel keeps all of them by itself.
+    ``lifetime``: for how many seconds it believes what it is told of names, at least.
     ``tell``: sends the kernel a notification that waits for nothing.
     ``no_flush``: closing a file needs no request. ``open_flags``: what every backing file is
     opened with (``O_NOATIME``, ``O_SYNC``). ``reads_back``: the kernel caches writes, so it may
@@ -60,6 +61,7 @@ class Context:
         "files",
         "invalidate",
         "is_long",
+        "lifetime",
         "locks",
         "name_validities",
         "names",
@@ -111,6 +113,7 @@ class Context:
         """From now on let the kernel believe what it is told for as long as *cache* says."""
         entry, attributes = lifetimes(cache, watched=self.names.alone)
         long_entry, long_attributes = lifetimes(cache, watched=True)
+        self.lifetime = min(entry, attributes)
         # By what the watch underneath covers: see `inopt.backing.watch.changes`.
         self.validities = (
             Validity.of(entry, attributes),

@@ -20,6 +20,7 @@ from inopt.backing.files import DirectoryEntry, OpenDirectory
 from inopt.handlers.failures import fail
 from inopt.handlers.serve.context import Context
 from inopt.handlers.serve.data import synchronize
+from inopt.handlers.serve.looking import is_known
 from inopt.wire import bodies
 from inopt.wire.bodies import Header
 from inopt.wire.directory import DOTS, DirectoryPage
@@ -79,9 +80,12 @@ def readdir(context: Context, _header: Header, body: bodies.Read) -> bytes:
 
 def readdirplus(context: Context, header: Header, body: bodies.Read) -> bytes:
     """READDIRPLUS: each entry is a lookup, too."""
-    watch = context.tree.watch
-    if watch is not None:
-        watch.approach(context.directories.get(body.handle).inode)
+    directory = context.directories.get(body.handle)
+    if context.tree.watch is not None:
+        context.tree.watch.approach(directory.inode)
+    if not body.offset:
+        # A handler that lists (its requests have no number) is to get all of it.
+        directory.names_only = None if header.unique else False
     return _list(context, body, partial(_add_plus, context, header))
 
 
@@ -126,7 +130,9 @@ def _add_plus(
     if not page.fits(len(name), plus=True):
         return False
     payload = _NO_ENTRY
-    if name in DOTS:
+    if directory.names_only is None:
+        directory.names_only = is_known(directory, context.lifetime)
+    if directory.names_only or name in DOTS:
         number = directory.number(name, number)
     else:
         # Gone, or not to be looked at: the kernel gets the name alone and asks when it must.

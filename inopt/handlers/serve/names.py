@@ -14,6 +14,7 @@ from inopt.handlers.failures import fail
 from inopt.handlers.placement import NAMELESS
 from inopt.handlers.serve.context import Context
 from inopt.handlers.serve.data import backing_flags, finish_open
+from inopt.handlers.serve.looking import note
 from inopt.wire import bodies, replies
 from inopt.wire.attributes import decode_rdev
 from inopt.wire.bodies import Header
@@ -33,11 +34,13 @@ def lookup(context: Context, header: Header, body: bodies.Lookup) -> bytes:
         else:
             parent = tree.table.get(header.nodeid)
             inode, attributes = tree.resolve(parent, body.name)
-        return context.found(parent, body.name, header, inode, attributes)
+        reply = context.found(parent, body.name, header, inode, attributes)
     except FileNotFoundError:
         if context.negative is None:
             raise
         return context.negative
+    note(parent)
+    return reply
 
 
 def forget(context: Context, header: Header, body: bodies.Forget) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from statistics import median
 
-from bench.layers.contenders import FUSE, KERNEL, OURS
-from bench.layers.workloads import RATE, READS, Step
+from bench.layers.contenders import FUSE, KERNEL, OURS, OURS_VOLATILE
+from bench.layers.workloads import COPIES, RATE, READS, Step
 from bench.measure.goals import Verdict
 
 OF_KERNEL = 0.9  # how much of the kernel's speed bypassed reads are to have
@@ -36,8 +36,10 @@ def judge(steps: Iterable[Step], samples: dict[str, Rounds]) -> list[Verdict]:
     verdicts = []
     for step in steps:
         other, wanted = (KERNEL, OF_KERNEL) if step in READS else (FUSE, OF_FUSE)
-        reached = ratio(step, samples[step.name], OURS, other)
+        # fuse-overlayfs does not bring what it copies up to stable storage.
+        ours = OURS_VOLATILE if step in COPIES else OURS
+        reached = ratio(step, samples[step.name], ours, other)
         if reached is not None:
-            goal = f"{step.title}, {OURS} ÷ {other}"
+            goal = f"{step.title}, {ours} ÷ {other}"
             verdicts.append(Verdict(goal, reached, f"≥ {wanted:g}", reached >= wanted))
     return verdicts
