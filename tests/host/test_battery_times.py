@@ -93,7 +93,8 @@ def moved_by_operations(stage: Stage) -> None:
     user.truncate(aged(b"t"), 1)
     user.recent(b"t")
     user.truncate(aged(b"same"), 4)
-    user.recent(b"same")
+    with stage.known("truncate-nothing"):
+        user.recent(b"same")
     user.open("f", aged(b"same"), os.O_RDWR)
     user.ftruncate("f", 4)
     user.recent(b"same")

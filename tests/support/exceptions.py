@@ -70,6 +70,13 @@ KNOWN: Final[dict[str, Exception_]] = {
         lambda result: isinstance(result, tuple),
         beside=lambda bare, mount: mount == (int(bare[0]) & ~_STATX_SUBVOL,),
     ),
+    "truncate-nothing": Exception_(
+        "btrfs leaves the modification time alone when truncate(2) changes no size; the daemon uses "
+        "ftruncate(2), which moves it",
+        lambda result: isinstance(result, tuple),
+        frozenset({"none", "rw"}),
+        beside=lambda bare, mount: mount == (bare[0], True, bare[2]),
+    ),
     "trusted-listed": Exception_(
         "btrfs lists names of trusted.* for everybody, though none but root may read them; the "
         "mount does as other filesystems",
