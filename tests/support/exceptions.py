@@ -71,8 +71,8 @@ KNOWN: Final[dict[str, Exception_]] = {
         beside=lambda bare, mount: mount == (int(bare[0]) & ~_STATX_SUBVOL,),
     ),
     "truncate-nothing": Exception_(
-        "btrfs leaves the modification time alone when truncate(2) changes no size; the daemon uses "
-        "ftruncate(2), which moves it",
+        "btrfs leaves the modification time alone when truncate(2) changes no size; the daemon "
+        "uses ftruncate(2), which moves it",
         lambda result: isinstance(result, tuple),
         frozenset({"none", "rw"}),
         beside=lambda bare, mount: mount == (bare[0], True, bare[2]),
