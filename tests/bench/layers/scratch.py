@@ -78,6 +78,16 @@ class Scratch:
         self.large.write_text("large\n")
         os.sync()
 
+    def use_memory(self) -> None:
+        """Fill as much of the page cache as the large file takes, and give it back.
+
+        The host of a virtual machine finds memory for it when it is used for the first time, which
+        takes up to ten times as long as the copy: whoever came first would pay for it.
+        """
+        path = self.layers / "memory"
+        _make_data(path, self.sizes.large_mebibytes, bytes(1 << 20))
+        path.unlink()
+
     def clean(self) -> None:
         """A new upper layer, with a file to read; nothing of earlier work is left to be written."""
         for name in ("upper", "work"):
@@ -87,8 +97,8 @@ class Scratch:
         os.sync()
 
 
-def _make_data(path: Path, mebibytes: int) -> None:
-    block = os.urandom(1 << 20)
+def _make_data(path: Path, mebibytes: int, block: bytes = b"") -> None:
+    block = block or os.urandom(1 << 20)
     with path.open("wb") as file:
         for _ in range(mebibytes):
             file.write(block)

@@ -103,6 +103,7 @@ def _copy_many(scratch: Scratch, root: Path, placement: Placement) -> Iterator[T
 
 
 def _copy_large(scratch: Scratch, root: Path, placement: Placement) -> Iterator[Timed]:
+    scratch.use_memory()
     yield COPY_LARGE, partial(_append, scratch, scratch.large, root, placement)
     if (scratch.upper / "large").stat().st_size != (scratch.lower / "large").stat().st_size + 1:
         raise BenchError("the copy is not as large as it must be")
