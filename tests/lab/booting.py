@@ -27,8 +27,8 @@ _ATTEMPTS: Final = 3
 _NOT_BOOTED: Final = "boot failed"
 _NOT_BOOTED_STATUS: Final = 125
 _PACKAGES: Final = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}
-# For what makes many or large files.
-ROOM: Final = ("--mem", "3072", "--disk", "3000")
+# For what makes many or large files: at least 200,000 inodes.
+ROOM: Final = ("--mem", "3072", "--disk", "4000")
 # Where tests find what they need, and how much longer than elsewhere they wait.
 _ENVIRONMENT: Final = {
     "PYTHONPATH": str(TESTS), "INOPT_TEST_SPACE": "/lab", "INOPT_TEST_SLOWNESS": "10",
