@@ -71,9 +71,11 @@ def test_the_picture_has_a_bar_of_the_right_length_for_each_tier() -> None:
         assert float(bar.get("x", "")) + float(bar.get("width", "")) < width
 
 
-def bench(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def bench(
+    *arguments: str, program: Path = BENCH, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(BENCH), *arguments],
+        [sys.executable, str(program), *arguments],
         env=os.environ | environment,
         capture_output=True,
         text=True,
@@ -90,7 +92,15 @@ def test_it_says_clearly_that_there_is_no_lab(tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_where_nothing_can_be_written_is_noticed_first(tmp_path: Path) -> None:
-    done = bench("--svg", str(tmp_path / "missing" / "x.svg"))
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("inode_tier.py", "--svg"), ("overlay.py", "--svg"), ("overlay.py", "--json"),
+     ("run.py", "--json")],
+)  # fmt: skip
+def test_where_nothing_can_be_written_is_noticed_first(
+    tmp_path: Path, name: str, option: str
+) -> None:
+    done = bench(option, str(tmp_path / "missing" / "file"), program=BENCH.with_name(name))
     assert done.returncode == 2
     assert "no such directory" in done.stderr
+    assert done.stdout == ""

@@ -44,14 +44,10 @@ def arguments() -> argparse.Namespace:
                         help="what seconds are counted by: instructions by default")  # fmt: skip
     parser.add_argument("--fs", choices=("ext4", "xfs", "btrfs"), default="ext4")
     parser.add_argument("--timeout", type=int, default=1800, help="seconds: 1800 by default")
-    parser.add_argument("--json", metavar="FILE", help="write all numbers there")
-    parser.add_argument("--svg", metavar="FILE", help="draw the picture there")
+    report.add_files(parser)
     options = parser.parse_args()
     if options.files < 1 or options.rounds < 1:
         parser.error("--files and --rounds: at least 1")
-    for path in filter(None, (options.json, options.svg)):
-        if not Path(path).resolve().parent.is_dir():
-            parser.error(f"{path}: there is no such directory; make it first")
     return options
 
 

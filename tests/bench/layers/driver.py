@@ -66,8 +66,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=f"How fast layers are: {OURS} beside the kernel's {KERNEL} and {FUSE}."
     )
-    parser.add_argument("--json", metavar="FILE", help="write all numbers there")
-    parser.add_argument("--svg", metavar="FILE", help="draw the picture there")
+    report.add_files(parser)
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", default=names,
                         help="only these and their like: " + ", ".join(names))  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="small and inexact")

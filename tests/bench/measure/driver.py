@@ -28,7 +28,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="How fast inopt is, beside the bare tree and its peers."
     )
-    parser.add_argument("--json", metavar="FILE", help="write all numbers there")
+    report.add_files(parser, svg=False)
     parser.add_argument("--only", nargs="+", choices=names, metavar="NAME", default=names,
                         help="only these workloads: " + ", ".join(names))  # fmt: skip
     parser.add_argument("--contenders", nargs="+", metavar="NAME", default=[],

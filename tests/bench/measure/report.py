@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -68,6 +70,19 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "load": os.getloadavg(),
     }
+
+
+def add_files(parser: argparse.ArgumentParser, *, svg: bool = True) -> None:
+    """The options ``--json`` and ``--svg``, which must be where a file can be before a run."""
+
+    def new_file(path: str) -> str:
+        if not Path(path).resolve().parent.is_dir():
+            raise argparse.ArgumentTypeError(f"{path}: there is no such directory; make it first")
+        return path
+
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="write all numbers there")
+    if svg:
+        parser.add_argument("--svg", type=new_file, metavar="FILE", help="draw the picture there")
 
 
 def save(path: str, facts: dict[str, Any]) -> None:
