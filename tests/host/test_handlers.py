@@ -80,11 +80,11 @@ def test_errors_and_mistakes(place: Path, name: str) -> None:
 
 
 _INTERRUPTED: Final = """
-import os, signal, sys, time
+import os, signal, sys
 class Alarm(Exception): pass
 def alarm(*_): raise Alarm
 signal.signal(signal.SIGALRM, alarm)
-signal.setitimer(signal.ITIMER_REAL, 0.3)
+print("ready")
 try:
     os.getxattr(sys.argv[1], "user.sleep")
 except Alarm:
@@ -96,15 +96,21 @@ except OSError as error:
 
 def test_interrupts(place: Path) -> None:
     with handled(place, "Troubled", "getxattr") as mount:
-        done = client(_INTERRUPTED, str(mount.path / "file"))
-        assert done.stdout == "interrupted\n", done
+
+        def counted(what: str) -> int:
+            return int(mount.stats()["GETXATTR"][what])
+
+        interrupted = start_client(_INTERRUPTED, str(mount.path / "file"))
+        assert within(lambda: counted("handler") == 1), "it waits for its handler now"
+        interrupted.send_signal(signal.SIGALRM)
+        assert interrupted.communicate(timeout=240)[0] == "interrupted\n"
         # A client that is killed goes at once.
         code = "import os, sys; print('ready'); os.getxattr(sys.argv[1], 'user.sleep')"
         killed = start_client(code, str(mount.path / "file"))
-        wait_asleep(killed.pid)
+        assert within(lambda: counted("handler") == 2)
         killed.kill()
         assert killed.wait(240) == -signal.SIGKILL
-        assert within(lambda: mount.stats()["GETXATTR"]["errors"] == 2)
+        assert within(lambda: counted("errors") == 2)
         assert mount.complaints() == []
 
 
