@@ -281,9 +281,13 @@ async def test_in_a_trio_program(place: Path) -> None:
             with capture_requests(session) as requests:
                 data = await trio.to_thread.run_sync((path / "file").read_bytes)
                 assert data == b"data"
-                waits = partial_client(_INTERRUPTED, str(path / "file"))
-                done = await trio.to_thread.run_sync(waits)
-                assert done.stdout == "interrupted\n", done
+                words = _INTERRUPTED, str(path / "file")
+                waits = await trio.to_thread.run_sync(start_client, *words)
+                while not session.stats()["GETXATTR"]["handler"]:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+                waits.send_signal(signal.SIGALRM)
+                said = await trio.to_thread.run_sync(waits.communicate)
+                assert said[0] == "interrupted\n"
             asked = [(op_name(each.opcode), each.route, each.errno) for each in requests]
             assert ("GETXATTR", "handler", errno.EINTR) in asked
             assert ("OPEN", "daemon", 0) in asked
@@ -301,10 +305,6 @@ async def test_an_error_in_the_body_comes_as_it_is(place: Path) -> None:
         async with inopt.mount(place / "mnt", source=place / "source"):
             raise ZeroDivisionError
     assert not os.path.ismount(place / "mnt")
-
-
-def partial_client(code: str, *arguments: str) -> Any:
-    return lambda: client(code, *arguments)
 
 
 def test_a_hook_that_fails_leaves_nothing(place: Path) -> None:
