@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from inopt.session.attention import MOMENT, Attention
+from inopt.session.attention import LOOK, MOMENT, Attention, running_threads
 
 
 class Scene:
@@ -19,7 +19,8 @@ class Scene:
         self.now = 100.0
         self.looks = 0
         self.comes_after = 0
-        self.attention = Attention(self.reading, self.poll, lambda: self.now)
+        self.running = 1
+        self.attention = Attention(self.reading, self.poll, lambda: self.now, lambda: self.running)
 
     def poll(self, milliseconds: int) -> list[tuple[int, int]]:
         assert milliseconds == 0
@@ -90,3 +91,31 @@ def test_one_processor_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     scene.send()
     assert scene.read() == 7
     assert not scene.attention.is_awake, "the client could not ask meanwhile"
+
+
+def test_others_have_work_for_this_processor(scene: Scene) -> None:
+    scene.running = 2
+    scene.send()
+    assert scene.read() == 7
+    assert not scene.attention.is_awake
+    scene.running = 1
+    scene.attention.woken(scene.now)
+    assert not scene.attention.is_awake, "nobody has looked yet"
+    scene.now += LOOK
+    scene.attention.woken(scene.now)
+    assert scene.attention.is_awake
+
+
+def test_work_that_comes_while_it_is_awake(scene: Scene) -> None:
+    scene.send()
+    scene.read()
+    scene.running = 2
+    assert scene.read() == 7
+    assert scene.attention.is_awake, "nobody has looked yet"
+    scene.now += LOOK
+    assert scene.read() == 7
+    assert (scene.attention.is_awake, scene.looks) == (False, 2)
+
+
+def test_this_thread_runs() -> None:
+    assert running_threads() >= 1
