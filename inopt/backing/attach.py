@@ -20,6 +20,7 @@ import structlog
 from inopt.backing.attached import AttachedInodes, attached_to, reason_of
 from inopt.backing.caller import RegisteringIdentity
 from inopt.backing.inodes import Inode
+from inopt.backing.kept import KeptIds
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
@@ -46,16 +47,19 @@ class Attachments:
     *register* takes an inode and a descriptor of it, and returns a backing id or raises
     `OSError`; *release* takes the id. Both are None where the session has no bypass. *mixes*: the
     kernel lets opens of one inode bypass beside others that do not. *attached*: the inodes whose
-    backing files the kernel has from their lookup on; all their opens bypass.
+    backing files the kernel has from their lookup on; all their opens bypass. *stays*: whether an
+    inode's backing file stays as it is, so that its id may be kept for opens to come.
     """
 
     __slots__ = (
         "_identity",
+        "_kept",
         "_lock",
         "_mixes",
         "_refused",
         "_register",
         "_release",
+        "_stays",
         "_told",
         "attached",
         "registered",
@@ -68,9 +72,12 @@ class Attachments:
         *,
         mixes: bool = False,
         attached: AttachedInodes | None = None,
+        stays: Callable[[Inode], bool] | None = None,
     ) -> None:
         self._register = register
         self._release = release
+        self._stays = stays
+        self._kept = KeptIds()
         self._mixes = mixes
         self.attached = attached
         # An inode is attached, or opened, not both at a time.
@@ -123,6 +130,35 @@ class Attachments:
             inode.io = _Io(backing_id)
             return backing_id
 
+    def opened_again(self, inode: Inode) -> int:
+        """Count an open for reading by the id that the inode has; 0, and nothing, if it has none.
+
+        It has one while it is open, and perhaps for some time afterwards.
+        """
+        if inode.io is None and not self._kept.has(inode):
+            return 0
+        with self._lock:
+            state = inode.io
+            if isinstance(state, _Io):
+                state.opens += 1 if state.backing_id else 0
+                return state.backing_id
+            if not self._kept.has(inode):
+                return 0
+            [backing_id] = self._kept.take(inode.nodeid)
+            inode.io = _Io(backing_id)
+            return backing_id
+
+    def let_go(self, inode: Inode) -> None:
+        """Keep no id of *inode*: it leads to another backing file now."""
+        with self._lock:
+            self._give_back(self._kept.take(inode.nodeid))
+
+    def _give_back(self, backing_ids: list[int]) -> None:
+        for backing_id in backing_ids:
+            self.registered -= 1
+            if self._release is not None:
+                self._release(backing_id)
+
     def change(self, inode: Inode, descriptor: int, *, writes: bool, bypasses: bool) -> int:
         """Let the opens of *inode* bypass, or not, if there is only one; returns its backing id.
 
@@ -137,9 +173,8 @@ class Attachments:
             if bypasses and self._register is not None:
                 state.backing_id = self._try_register(inode, descriptor, writes=writes)
                 state.wished = bool(state.backing_id)
-            elif state.backing_id and self._release is not None:
-                self.registered -= 1
-                self._release(state.backing_id)
+            elif state.backing_id:
+                self._give_back([state.backing_id])
                 state.backing_id = 0
             return state.backing_id
 
@@ -149,7 +184,7 @@ class Attachments:
         return state.backing_id if isinstance(state, _Io) else 0
 
     def released(self, inode: Inode) -> None:
-        """Count a release; the last one gives the backing id back."""
+        """Count a release; the last one gives the backing id back, if it is not kept."""
         with self._lock:
             state = inode.io
             if not isinstance(state, _Io):
@@ -159,8 +194,10 @@ class Attachments:
                 return
             inode.io = None
             if state.backing_id and not state.lent and self._release is not None:
-                self.registered -= 1
-                self._release(state.backing_id)
+                if self._stays is not None and self._stays(inode):
+                    self._give_back(self._kept.put(inode, state.backing_id))
+                else:
+                    self._give_back([state.backing_id])
 
     def refuse(self, device: int) -> None:
         """From now on no inode of *device* (``st_dev``) bypasses: the kernel takes no such files.

@@ -267,6 +267,11 @@ class Tree(KnownInodes):
         del inode
         return flags
 
+    def stays(self, inode: Inode) -> bool:
+        """Whether the backing file of *inode* is neither changed nor removed while it is known."""
+        del inode
+        return False
+
     def settle(self) -> None:
         """No request comes any more: bring what was changed to where it is to stay."""
 

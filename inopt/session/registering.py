@@ -38,4 +38,5 @@ def attachments_for(tree: Tree, device: Device, terms: Terms) -> Attachments:
         dialect.release(device, backing_id)
 
     attached = AttachedInodes(tree, attach, release) if dialect.accepts else None
-    return Attachments(register, release, attached=attached)
+    stays = tree.stays if tree.has_layers else None
+    return Attachments(register, release, attached=attached, stays=stays)

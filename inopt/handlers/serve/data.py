@@ -13,6 +13,7 @@ from inopt.backing.files import OpenFile
 from inopt.backing.inodes import Inode
 from inopt.handlers.failures import fail
 from inopt.handlers.serve.context import Context, without_direct
+from inopt.policy.plan import Plan
 from inopt.wire import bodies, replies, uapi
 from inopt.wire.bodies import Header
 
@@ -22,6 +23,8 @@ _NOT_PASSED: Final = (
     os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_NOFOLLOW | os.O_APPEND | os.O_TMPFILE
 )
 _READY: Final = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
+# Whoever opens a file with these does more than to read it, or needs a descriptor.
+_NOT_AGAIN: Final = os.O_ACCMODE | os.O_TRUNC | os.O_APPEND | os.O_DIRECT
 _COPY_LIMIT: Final = 64 << 20  # so that an interrupted copy ends soon
 
 
@@ -44,6 +47,10 @@ def open_file(context: Context, header: Header, body: bodies.Open) -> bytes:
     flags = tree.prepare_open(inode, flags | truncates) & ~os.O_TRUNC
     with tree.changing:
         tree.require_openable(inode)
+        if not body.flags & _NOT_AGAIN and not context.dialect.one_shot:
+            reply = _open_again(context, inode, body.flags)
+            if reply is not None:
+                return reply
         descriptor = _open(context, inode, flags, appends=bool(body.flags & os.O_APPEND))
         if truncates:
             try:
@@ -52,6 +59,18 @@ def open_file(context: Context, header: Header, body: bodies.Open) -> bytes:
                 os.close(descriptor)
                 raise
         return finish_open(context, header, inode, body.flags, descriptor)
+
+
+def _open_again(context: Context, inode: Inode, flags: int) -> bytes | None:
+    """Answer an open for reading of a file that the kernel has already; None if it has not."""
+    plan = context.placement.plan(inode)
+    if not plan.bypasses or inode.never_bypass:
+        return None
+    backing_id = context.attachments.opened_again(inode)
+    if not backing_id:
+        return None
+    file = OpenFile(inode, backing_flags(context, flags), -1)
+    return _opened(context, file, plan, flags, backing_id)
 
 
 def _open(context: Context, inode: Inode, flags: int, *, appends: bool) -> int:
@@ -111,11 +130,15 @@ def finish_open(
         if flags & os.O_DIRECT and not (backing_id and one_shot):
             # The caller's alignment is not ours.
             without_direct(descriptor)
-    file = OpenFile(inode, backing_flags(context, flags), descriptor, groups)
-    file.reply_flags = context.open_reply_flags(plan, flags, inode, backing_id)
-    file.bypasses = bool(backing_id)
-    if file.bypasses and writes and context.is_long and not is_new:
+    if backing_id and writes and context.is_long and not is_new:
         context.invalidate(inode.nodeid)
+    file = OpenFile(inode, backing_flags(context, flags), descriptor, groups)
+    return _opened(context, file, plan, flags, backing_id)
+
+
+def _opened(context: Context, file: OpenFile, plan: Plan, flags: int, backing_id: int) -> bytes:
+    file.reply_flags = context.open_reply_flags(plan, flags, file.inode, backing_id)
+    file.bypasses = bool(backing_id)
     return context.open_reply(context.files.add(file), file.reply_flags, backing_id)
 
 
