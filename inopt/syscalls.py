@@ -12,6 +12,7 @@ The numbers of system calls are those of x86-64 and of the generic table (arm64,
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import struct
@@ -41,6 +42,7 @@ _OPEN_TREE_CLONE: Final = 1
 _MOUNT_SETATTR: Final = 442
 
 STATX_BTIME: Final = 0x800
+_BASIC_AND_BTIME: Final = 0x1FFF  # with the mount id
 
 # mask blksize attributes nlink uid gid mode ino size blocks attributes_mask,
 # atime btime ctime mtime (s64 seconds, u32 nanoseconds), rdev dev (major, minor), mnt_id
@@ -51,10 +53,10 @@ DIRENT64: Final = struct.Struct("<QqHB")
 _X86_64: Final = platform.machine() == "x86_64"
 _NUMBERS: Final = (
     {"setresuid": 117, "setresgid": 119, "setgroups": 116, "getdents64": 217, "capget": 125,
-     "capset": 126, "fsopen": 430, "fsconfig": 431}
+     "capset": 126, "fsopen": 430, "fsconfig": 431, "getxattrat": 464}
     if _X86_64
     else {"setresuid": 147, "setresgid": 149, "setgroups": 159, "getdents64": 61, "capget": 90,
-          "capset": 91, "fsopen": 430, "fsconfig": 431}
+          "capset": 91, "fsopen": 430, "fsconfig": 431, "getxattrat": 464}
 )  # fmt: skip
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -99,6 +101,8 @@ _syscall6.argtypes = (_long, _long, _long, _string, _string, _long)
 _mount_setattr = ctypes.CDLL(None, use_errno=True).syscall
 _mount_setattr.restype = _long
 _mount_setattr.argtypes = (_long, _long, _string, _long, _string, _long)
+_getxattrat = ctypes.CDLL(None, use_errno=True).syscall
+_getxattrat.restype = _long
 _syscall3 = _libc.syscall
 _syscall3.restype = _long
 _syscall3.argtypes = (_long, _long, _long, _long)
@@ -116,19 +120,24 @@ def _pointer_to(memory: Any) -> ctypes.c_void_p:
 class _Scratch:
     """Memory for the results of one call: a statx, a file handle and a mount id."""
 
-    __slots__ = ("handle", "handle_pointer", "mount_id", "mount_id_pointer", "stat", "stat_pointer")
+    __slots__ = (
+        "handle", "handle_pointer", "handle_room", "mount_id", "mount_id_pointer", "stat",
+        "stat_pointer",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.stat = ctypes.create_string_buffer(256)
         self.stat_pointer = _pointer_to(self.stat)
         self.handle = ctypes.create_string_buffer(8 + _MAX_HANDLE)
         self.handle_pointer = _pointer_to(self.handle)
+        # How many bytes of a handle there is room for, and then how many there are.
+        self.handle_room = memoryview(self.handle).cast("B")[:4]
         self.mount_id = ctypes.c_int()
         self.mount_id_pointer = _pointer_to(self.mount_id)
 
 
 _MAX_HANDLE: Final = 128
-_HANDLE_HEADER: Final = struct.Struct("<Ii")
+_ROOM: Final = _MAX_HANDLE.to_bytes(4, "little")
 # list.pop and list.append are atomic: a free list serves any number of threads without a lock.
 _scratches: list[_Scratch] = []
 
@@ -140,7 +149,7 @@ def _scratch() -> _Scratch:
         return _Scratch()
 
 
-def statx(descriptor: int, name: bytes = b"", mask: int = 0x1FFF) -> tuple[int, ...]:
+def statx(descriptor: int, name: bytes = b"", mask: int = _BASIC_AND_BTIME) -> tuple[int, ...]:
     """The attributes of what *descriptor* (any kind, also ``O_PATH``) or *name* below it is.
 
     Never follows a symbolic link. Returns the fields of `STATX` in their order.
@@ -156,6 +165,29 @@ def statx(descriptor: int, name: bytes = b"", mask: int = 0x1FFF) -> tuple[int, 
     return fields
 
 
+def name_to_handle_and_statx(descriptor: int, name: bytes) -> tuple[bytes, tuple[int, ...]]:
+    """The file handle of *name*, as `name_to_handle`, and then its attributes, as `statx`.
+
+    The two may be of two inodes, if the name is given to another one in between.
+    """
+    scratch = _scratch()
+    try:
+        scratch.handle_room[:] = _ROOM
+        if (
+            _name_to_handle_at(
+                descriptor, name, scratch.handle_pointer, scratch.mount_id_pointer, 0
+            )
+            < 0
+            or _statx(descriptor, name, AT_SYMLINK_NOFOLLOW, _BASIC_AND_BTIME, scratch.stat_pointer)
+            < 0
+        ):
+            raise _failed()
+        handle = scratch.handle.raw
+        return handle[: 8 + handle[0]], STATX.unpack_from(scratch.stat)
+    finally:
+        _scratches.append(scratch)
+
+
 def name_to_handle(descriptor: int, name: bytes = b"") -> tuple[bytes, int]:
     """The file handle (as `open_by_handle` takes it) and the mount id of an inode.
 
@@ -163,7 +195,7 @@ def name_to_handle(descriptor: int, name: bytes = b"") -> tuple[bytes, int]:
     """
     scratch = _scratch()
     try:
-        _HANDLE_HEADER.pack_into(scratch.handle, 0, _MAX_HANDLE, 0)
+        scratch.handle_room[:] = _ROOM
         flags = 0 if name else AT_EMPTY_PATH
         if (
             _name_to_handle_at(
@@ -172,10 +204,36 @@ def name_to_handle(descriptor: int, name: bytes = b"") -> tuple[bytes, int]:
             < 0
         ):
             raise _failed()
-        length = _HANDLE_HEADER.unpack_from(scratch.handle)[0]
-        return scratch.handle.raw[: 8 + length], scratch.mount_id.value
+        handle = scratch.handle.raw
+        return handle[: 8 + handle[0]], scratch.mount_id.value
     finally:
         _scratches.append(scratch)
+
+
+_NUMBER_OF_GETXATTRAT: Final = _NUMBERS["getxattrat"]
+# struct xattr_args (linux/xattr.h) without a buffer, and its size.
+_NO_VALUE: Final = ctypes.create_string_buffer(16)
+_NO_VALUE_POINTER: Final = _pointer_to(_NO_VALUE)
+_NO_VALUE_SIZE: Final = ctypes.c_size_t(16)
+
+
+_NO_ATTRIBUTE: Final = frozenset({errno.ENODATA, errno.EOPNOTSUPP})
+
+
+def has_xattr(directory: int, name: bytes, attribute: bytes) -> bool:
+    """Whether *name* (no link is followed) has an extended *attribute* that may be read.
+
+    getxattrat(2), Linux 6.13; raises `OSError` ``ENOSYS`` before.
+    """
+    size = _getxattrat(
+        _NUMBER_OF_GETXATTRAT, directory, name, AT_SYMLINK_NOFOLLOW, attribute,
+        _NO_VALUE_POINTER, _NO_VALUE_SIZE,
+    )  # fmt: skip
+    if size < 0:
+        if ctypes.get_errno() in _NO_ATTRIBUTE:
+            return False
+        raise _failed()
+    return True
 
 
 def open_by_handle(mount_descriptor: int, handle: bytes, flags: int) -> int:

@@ -16,16 +16,8 @@ _BTIME: Final = syscalls.STATX_BTIME
 
 def attributes_of(descriptor: int, name: bytes = b"") -> Attributes:
     """The attributes of an open inode, or of a name beneath it (a link is not followed)."""
-    (
-        mask, block_size, attributes, links, user, group, mode, inode, size, blocks,
-        attributes_mask, atime, atime_ns, btime, btime_ns, ctime, ctime_ns, mtime, mtime_ns,
-        rdev_major, rdev_minor, dev_major, dev_minor, mount_id,
-    ) = syscalls.statx(descriptor, name)  # fmt: skip
-    return Attributes(
-        inode, size, blocks, atime, mtime, ctime, btime, atime_ns, mtime_ns, ctime_ns, btime_ns,
-        mode, links, user, group, rdev_major, rdev_minor, block_size, bool(mask & _BTIME),
-        attributes, attributes_mask, dev_major, dev_minor, mount_id,
-    )  # fmt: skip
+    fields = syscalls.statx(descriptor, name)
+    return Attributes(fields[0] & _BTIME != 0, *fields[1:])
 
 
 def key_of(attributes: Attributes) -> Key:
@@ -46,10 +38,10 @@ def identify(directory: int, name: bytes) -> tuple[bytes, Attributes] | None:
     is a handle of an inode that is gone, which answers ``ESTALE`` when it is used.
     """
     try:
-        handle = syscalls.name_to_handle(directory, name)[0]
+        handle, fields = syscalls.name_to_handle_and_statx(directory, name)
     except OSError as error:
         if error.errno == errno.EOPNOTSUPP:
             return None
         raise
-    attributes = attributes_of(directory, name)
+    attributes = Attributes(fields[0] & _BTIME != 0, *fields[1:])
     return (handle, attributes) if inode_number_of(handle) == attributes.inode else None

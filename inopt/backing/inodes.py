@@ -16,6 +16,8 @@ from collections.abc import Iterable
 from threading import Lock
 from typing import Any, Final, TypeAlias
 
+import msgspec
+
 from inopt.backing.filesystems import Filesystem
 
 ROOT_NODEID: Final = 1
@@ -26,7 +28,7 @@ _MOUNT_BITS: Final = (1 << 30) - 1
 Key: TypeAlias = tuple[int, int, int, int]
 
 
-class Inode:
+class Inode(msgspec.Struct, eq=False, gc=False):
     """One backing inode that the kernel knows, or that an open file keeps.
 
     ``number`` is the ``st_ino`` to report. ``descriptor`` is -1 unless the inode is pinned: it
@@ -41,53 +43,23 @@ class Inode:
     names in it the kernel has lately asked for, which belongs to `inopt.handlers.serve.looking`.
     """
 
-    __slots__ = (
-        "attached",
-        "descriptor",
-        "filesystem",
-        "generation",
-        "handle",
-        "io",
-        "is_directory",
-        "layers",
-        "lent",
-        "looked",
-        "lookups",
-        "never_bypass",
-        "nodeid",
-        "number",
-        "plan",
-        "position",
-        "user",
-    )
-
-    def __init__(
-        self,
-        nodeid: int,
-        number: int,
-        filesystem: Filesystem,
-        handle: bytes,
-        descriptor: int = -1,
-        *,
-        is_directory: bool = False,
-    ) -> None:
-        self.nodeid = nodeid
-        self.number = number
-        self.filesystem = filesystem
-        self.handle = handle
-        self.generation = generation_of(handle)
-        self.lookups = 0
-        self.lent = 0
-        self.descriptor = descriptor
-        self.is_directory = is_directory
-        self.io: object | None = None
-        self.attached: object | None = None
-        self.position: Any = None
-        self.plan: Any = None
-        self.layers: Any = None
-        self.looked: Any = None
-        self.never_bypass = False
-        self.user: Any = None
+    nodeid: int
+    number: int
+    filesystem: Filesystem
+    handle: bytes
+    descriptor: int = -1
+    is_directory: bool = False
+    generation: int = 0
+    lookups: int = 0
+    lent: int = 0
+    io: object | None = None
+    attached: object | None = None
+    position: Any = None
+    plan: Any = None
+    layers: Any = None
+    looked: Any = None
+    never_bypass: bool = False
+    user: Any = None
 
     def __repr__(self) -> str:
         return f"<Inode {self.nodeid} generation {self.generation} lookups {self.lookups}>"
@@ -214,11 +186,11 @@ class InodeTable:
 
         *descriptor* is kept in a new inode when *handle* is empty.
         """
+        nodeid = key[3]
+        alias = nodeid == ROOT_NODEID or nodeid >= FOREIGN or key[:3] != self._home
         with self._lock:
-            alias = self._needs_alias(key)
-            nodeid = self._aliases.get(key, -1) if self._aliases or alias else key[3]
-            if nodeid < 0 and not alias:
-                nodeid = key[3]
+            if alias or self._aliases:
+                nodeid = self._aliases.get(key, -1 if alias else nodeid)
             inode = self._inodes.get(nodeid)
             if inode is not None and inode.handle == handle:
                 inode.lookups += 1
@@ -232,8 +204,8 @@ class InodeTable:
                 self._keys[nodeid] = key
             number = key[3] if key[:3] == self._home else nodeid
             kept = -1 if handle else descriptor
-            inode = Inode(nodeid, number, filesystem, handle, kept, is_directory=is_directory)
-            inode.lookups = 1
+            generation = generation_of(handle)
+            inode = Inode(nodeid, number, filesystem, handle, kept, is_directory, generation, 1)
             self._inodes[nodeid] = inode
             if self._by_handle is not None and self._is_native(inode):
                 self._by_handle[handle] = inode

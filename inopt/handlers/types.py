@@ -267,9 +267,9 @@ def attributes_of(entry: EntryAttributes) -> Attributes:
     mtime, mtime_rest = divmod(entry.st_mtime_ns, _SECOND)
     ctime, ctime_rest = divmod(entry.st_ctime_ns, _SECOND)
     return Attributes(
-        entry.st_ino, entry.st_size, entry.st_blocks, atime, mtime, ctime, 0, atime_rest,
-        mtime_rest, ctime_rest, 0, entry.st_mode, entry.st_nlink, entry.st_uid, entry.st_gid,
-        os.major(entry.st_rdev), os.minor(entry.st_rdev), entry.st_blksize, False, 0, 0, 0, 0, 0,
+        False, entry.st_blksize, 0, entry.st_nlink, entry.st_uid, entry.st_gid, entry.st_mode,
+        entry.st_ino, entry.st_size, entry.st_blocks, 0, atime, atime_rest, 0, 0, ctime, ctime_rest,
+        mtime, mtime_rest, os.major(entry.st_rdev), os.minor(entry.st_rdev), 0, 0, 0,
     )  # fmt: skip
 
 

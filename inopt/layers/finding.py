@@ -7,6 +7,8 @@ import os
 import stat
 from collections.abc import Callable
 
+import msgspec
+
 from inopt import syscalls
 from inopt.backing.identity import HANDLE_FLAGS, attributes_of, identify
 from inopt.backing.inodes import Inode
@@ -18,24 +20,14 @@ from inopt.wire.replies import Attributes
 _FORMAT, _CHARACTER, _REGULAR = 0o170000, stat.S_IFCHR, stat.S_IFREG
 
 
-class Found:
+class Found(msgspec.Struct, eq=False, gc=False):
     """What a name is in one layer; *directory*: a descriptor of where, as `Finder` gets it."""
 
-    __slots__ = ("attributes", "descriptor", "directory", "handle", "layer")
-
-    def __init__(
-        self,
-        layer: Layer,
-        directory: int,
-        handle: bytes,
-        attributes: Attributes,
-        descriptor: int = -1,
-    ) -> None:
-        self.layer = layer
-        self.directory = directory
-        self.handle = handle
-        self.attributes = attributes
-        self.descriptor = descriptor
+    layer: Layer
+    directory: int
+    handle: bytes
+    attributes: Attributes
+    descriptor: int = -1
 
     def close(self) -> None:
         """Close the descriptor, if there is one."""
@@ -122,7 +114,7 @@ class Finder:
     def _is_marked(self, directory: int, name: bytes) -> bool:
         """Whether an empty file says that a name is no more (made where devices cannot be)."""
         marks = self._stack.format
-        if marks.read(marks.whiteout, directory, name) is None:
+        if not marks.has(marks.whiteout, directory, name):
             return False
         return marks.opaqueness(directory) == b"x"
 

@@ -142,9 +142,7 @@ def _is_whiteout(marks: Format, directory: int, entry: DirectoryEntry, *, marked
         return False  # gone meanwhile
     if is_whiteout(attributes):
         return True
-    return (
-        marked and not attributes.size and marks.read(marks.whiteout, directory, name) is not None
-    )
+    return marked and not attributes.size and marks.has(marks.whiteout, directory, name)
 
 
 def merged_entries(

@@ -116,7 +116,7 @@ class Parts:
             return -1
         # By its name: for a first look, to open it would cost more than all else.
         marks, directory = self._stack.format, found.directory
-        if may_lack and marks.read(marks.metacopy, directory, name) is not None:
+        if may_lack and marks.has(marks.metacopy, directory, name):
             self._refuse("metacopy", name)
         if not was_below:
             return -1

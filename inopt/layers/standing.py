@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from inopt.backing.inodes import Inode
 from inopt.layers.stack import Layer
 
 
-class Standing:
+class Standing(msgspec.Struct, eq=False, gc=False):
     """Where an inode stands in the layers.
 
     ``parent`` and ``name``: one of its names. ``layer``: the one whose file it is. ``below``: the
@@ -15,15 +17,12 @@ class Standing:
     is such a copy.
     """
 
-    __slots__ = ("below", "has_twin", "layer", "name", "parent", "replaced")
-
-    def __init__(self, parent: Inode | None, name: bytes, layer: Layer) -> None:
-        self.parent = parent
-        self.name = name
-        self.layer = layer
-        self.below: tuple[Part, ...] = ()
-        self.replaced = False
-        self.has_twin = False
+    parent: Inode | None
+    name: bytes
+    layer: Layer
+    below: tuple[Part, ...] = ()
+    replaced: bool = False
+    has_twin: bool = False
 
 
 class Part:

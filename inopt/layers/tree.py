@@ -18,7 +18,7 @@ import structlog
 
 from inopt import syscalls
 from inopt.backing.identity import attributes_of
-from inopt.backing.inodes import FOREIGN, Inode, Key
+from inopt.backing.inodes import FOREIGN, Inode, Key, inode_number_of
 from inopt.backing.tree import Tree
 from inopt.layers.finding import Finder, Found
 from inopt.layers.parts import Parts
@@ -30,6 +30,7 @@ from inopt.wire.replies import Attributes
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
+_FORMAT: Final = 0o170000
 _NOTHING: Final = OpsMask()
 _LISTING: Final = OpsMask.of(Op.READDIR)
 _WRITING: Final = OpsMask.of(Op.SETATTR, Op.WRITE)
@@ -91,14 +92,15 @@ class LayeredTree(Tree):
             return self._resolve_dots(parent, name)
         found, below = self.finder.find(parent, name)
         try:
+            attributes = found.attributes
             inode, new = self.table.adopt(
                 self._key(found, parent, name),
                 found.layer.filesystem,
                 found.handle,
                 found.descriptor,
-                is_directory=stat.S_ISDIR(found.attributes.mode),
+                is_directory=attributes.mode & _FORMAT == stat.S_IFDIR,
             )
-            if inode.descriptor >= 0 and inode.descriptor == found.descriptor:
+            if found.descriptor >= 0 and inode.descriptor == found.descriptor:
                 found.descriptor = -1
                 self.descriptors.held += 1
             standing = inode.layers
@@ -110,7 +112,7 @@ class LayeredTree(Tree):
                     raise
             elif standing.parent is None:
                 standing.parent, standing.name = parent, name
-            return inode, _told(inode, found.attributes)
+            return inode, _told(inode, attributes) if inode.is_directory else attributes
         finally:
             if found.descriptor >= 0:
                 found.close()
@@ -142,7 +144,6 @@ class LayeredTree(Tree):
 
     def _key(self, found: Found, parent: Inode, name: bytes) -> Key:
         attributes, layer = found.attributes, found.layer
-        number = attributes.inode
         if (
             attributes.links > 1
             and self.stack.has_upper
@@ -150,8 +151,9 @@ class LayeredTree(Tree):
             and not stat.S_ISDIR(attributes.mode)
         ):
             # Each name is copied up for itself, so each is an inode of its own.
+            number = attributes.inode
             return (layer.key_mount, hash((parent.nodeid, name)), -number, number)
-        return (layer.key_mount, attributes.dev_major, attributes.dev_minor, number)
+        return self.key_in(layer, attributes)
 
     def key(self, attributes: Attributes) -> Key:
         """By what the table finds the inode that has these attributes, in whatever layer."""
@@ -193,13 +195,13 @@ class LayeredTree(Tree):
         standing = Standing(parent, name, found.layer)
         attributes = found.attributes
         number = -1
-        if stat.S_ISDIR(attributes.mode):
-            if below:
-                directory = self.descriptor(inode)
-                standing.below, number = self._parts.of_directory(directory, name, below)
-        elif stat.S_ISREG(attributes.mode):
+        kind = attributes.mode & _FORMAT
+        if kind == stat.S_IFREG:
             was_below = bool(below) and found.layer.is_upper
             number = self._parts.number_of_file(found, name, was_below=was_below)
+        elif kind == stat.S_IFDIR and below:
+            directory = self.descriptor(inode)
+            standing.below, number = self._parts.of_directory(directory, name, below)
         if number < 0 and inode.nodeid >= FOREIGN and found.layer.device == self.stack.top.device:
             number = attributes.inode  # a nodeid of its own, but the number is free to be told
         if self._numbers:
@@ -242,7 +244,36 @@ class LayeredTree(Tree):
 
     def attributes(self, inode: Inode, descriptor: int = -1) -> Attributes:
         """The attributes of *inode* now; *descriptor*: one of it, if there is one already."""
-        return _told(inode, super().attributes(inode, descriptor))
+        if inode.is_directory:
+            return _told(inode, super().attributes(inode, descriptor))
+        if descriptor < 0 and inode.descriptor < 0:
+            found = self._attributes_by_name(inode)
+            if found is not None:
+                return found
+        return super().attributes(inode, descriptor)
+
+    def _attributes_by_name(self, inode: Inode) -> Attributes | None:
+        """Those of a lower file, which keeps its name; None if it has another one after all.
+
+        To open it by its handle, and to close it, takes three times as long.
+        """
+        standing = standing_of(inode)
+        layer, parent = standing.layer, standing.parent
+        if layer.is_upper or parent is None:
+            return None
+        above = standing_of(parent)
+        if above.layer is not layer:
+            for part in above.below:
+                if part.layer is layer:
+                    parent = part.inode
+                    break
+            else:
+                return None
+        try:
+            attributes = attributes_of(self.descriptor(parent), standing.name)
+        except FileNotFoundError:
+            return None
+        return attributes if attributes.inode == inode_number_of(inode.handle) else None
 
     # --- before something is changed -----------------------------------------------------------
 
@@ -262,6 +293,10 @@ class LayeredTree(Tree):
         if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
             self.prepare_change(inode, content=not flags & os.O_TRUNC)
         return flags
+
+    def stays(self, inode: Inode) -> bool:
+        """Whether *inode* is a lower layer's."""
+        return not standing_of(inode).layer.is_upper
 
     def require_openable(self, inode: Inode) -> None:
         """Raise ``ESTALE`` for an inode of which the copy is another one.

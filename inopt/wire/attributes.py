@@ -11,34 +11,34 @@ _BILLION: Final = 1_000_000_000
 
 
 class Attributes(msgspec.Struct, gc=False):
-    """Everything statx(2) tells about a backing inode, in one value.
+    """Everything statx(2) tells about a backing inode, in one value, in the order of its structure.
 
     ``size`` is in bytes, ``blocks`` in 512-byte units, times in seconds (signed) and nanoseconds.
     ``mode`` holds type and permissions, ``links`` the link count. ``attributes`` and
     ``attributes_mask`` are ``STATX_ATTR_*`` bits. The birth time counts when ``has_btime``.
     """
 
-    inode: int
-    size: int
-    blocks: int
-    atime_seconds: int
-    mtime_seconds: int
-    ctime_seconds: int
-    btime_seconds: int
-    atime_nanoseconds: int
-    mtime_nanoseconds: int
-    ctime_nanoseconds: int
-    btime_nanoseconds: int
-    mode: int
+    has_btime: bool
+    block_size: int
+    attributes: int
     links: int
     uid: int
     gid: int
+    mode: int
+    inode: int
+    size: int
+    blocks: int
+    attributes_mask: int
+    atime_seconds: int
+    atime_nanoseconds: int
+    btime_seconds: int
+    btime_nanoseconds: int
+    ctime_seconds: int
+    ctime_nanoseconds: int
+    mtime_seconds: int
+    mtime_nanoseconds: int
     rdev_major: int
     rdev_minor: int
-    block_size: int
-    has_btime: bool
-    attributes: int
-    attributes_mask: int
     dev_major: int
     dev_minor: int
     mount_id: int
