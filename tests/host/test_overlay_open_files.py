@@ -12,6 +12,8 @@ from support import rawcalls
 from support.mounting import in_place
 from support.overlays import Layers, OverlayMount, mounted_by_us
 
+from inopt.backing.kept import LIMIT
+
 OLD = b"old" * 50_000
 NEW = b"new" * 50_000
 
@@ -171,6 +173,32 @@ def test_flags_of_a_directory_that_was_opened_before(mount: OverlayMount) -> Non
         os.close(opened)
     assert flags_of(mount.layers.lowers[0] / "directory") == before, "layers below are not changed"
     assert flags_of(mount.layers.upper / "directory") == before | rawcalls.FS_NODUMP
+
+
+def test_a_file_that_was_open_shortly_before(mount: OverlayMount) -> None:
+    """The kernel may still have the lower file: what is read is the copy, and then what it is."""
+    path = mount.path / "file"
+    assert path.read_bytes() == path.read_bytes() == OLD
+    with path.open("ab") as writer:
+        writer.write(b"more")
+    assert path.read_bytes() == OLD + b"more"
+    path.write_bytes(NEW)
+    assert path.read_bytes() == path.read_bytes() == NEW
+    path.unlink()
+    path.write_bytes(b"another")
+    assert path.read_bytes() == b"another"
+
+
+def test_files_that_were_open_shortly_before_are_given_back(mount: OverlayMount) -> None:
+    lower = mount.layers.lowers[0] / "directory"
+    for number in range(2 * LIMIT):
+        (lower / f"{number}").write_text(f"{number}")
+    for _ in range(2):
+        for number in range(2 * LIMIT):
+            assert (mount.path / "directory" / f"{number}").read_text() == f"{number}"
+    assert mount.stats()["backing_ids"] <= LIMIT
+    (mount.path / "directory" / f"{2 * LIMIT - 1}").unlink()
+    assert not (mount.path / "directory" / f"{2 * LIMIT - 1}").exists()
 
 
 def flags_of(path: Path) -> int:

@@ -6,7 +6,7 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -301,6 +301,18 @@ def test_how_long_is_believed(mounted: Mounted, request: pytest.FixtureRequest) 
     assert validity(NAME | ATTRIBUTES) == short
 
 
+def _read_by(monkeypatch: pytest.MonkeyPatch, read: Callable[[int, bytes], Attributes]) -> None:
+    """Let the tree read attributes by *read*."""
+    identify = identity.identify
+
+    def identified(directory: int, name: bytes) -> tuple[bytes, Attributes] | None:
+        found = identify(directory, name)
+        return found and (found[0], read(directory, name))
+
+    monkeypatch.setattr(trees, "identify", identified)
+    monkeypatch.setattr(trees, "attributes_of", lambda at, name=b"": read(at, name))
+
+
 def test_attributes_are_not_older_than_the_watch(
     mounted: Mounted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,15 +321,14 @@ def test_attributes_are_not_older_than_the_watch(
     read = identity.attributes_of
     changed: list[str] = []
 
-    def then_changed(descriptor: int, name: bytes = b"") -> Attributes:
+    def then_changed(descriptor: int, name: bytes) -> Attributes:
         attributes = read(descriptor, name)
         if not changed:
             changed.append("mode")
             (source / "file").chmod(0o611)
         return attributes
 
-    for module in (identity, trees):
-        monkeypatch.setattr(module, "attributes_of", then_changed)
+    _read_by(monkeypatch, then_changed)
     _, attributes = mounted.tree.resolve(mounted.tree.root, b"file")
     assert attributes.mode & 0o777 == 0o611
     changed.clear()
@@ -339,15 +350,14 @@ def test_a_name_given_to_another_while_it_is_looked_at(
     read = identity.attributes_of
     changed: list[Path] = []
 
-    def then_replaced(descriptor: int, name: bytes = b"") -> Attributes:
+    def then_replaced(descriptor: int, name: bytes) -> Attributes:
         attributes = read(descriptor, name)
         if not changed:
             changed.append((source / "other").rename(source / "file"))
         return attributes
 
     number = (source / "other").stat().st_ino
-    for module in (identity, trees):
-        monkeypatch.setattr(module, "attributes_of", then_replaced)
+    _read_by(monkeypatch, then_replaced)
     inode, attributes = mounted.tree.resolve(mounted.tree.root, b"file")
     assert (inode.number, attributes.inode) == (number, number)
     assert inode.lookups == 1

@@ -1,13 +1,16 @@
 """What marks the files of a layer, byte by byte; and how layers are named."""
 
+import errno
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inopt import syscalls
 from inopt.exceptions import UsageError
 from inopt.layers.format import Format, decode_origin, encode_origin, origin_number
 from inopt.layers.options import LayerOptions, Wanted, is_layer_option, split_lowers
@@ -98,19 +101,43 @@ def test_options_that_do_not_go_together(options: list[str], told: str) -> None:
     assert str(caught.value).startswith(told)
 
 
-def test_reading_marks(tmp_path: Path) -> None:
-    marks = Format(user=True)
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[int]:
+    """A descriptor of a directory in which `d` is marked as opaque."""
     (tmp_path / "d").mkdir()
     try:
-        os.setxattr(tmp_path / "d", marks.opaque, b"y")
+        os.setxattr(tmp_path / "d", Format(user=True).opaque, b"y")
     except OSError:
         pytest.skip("no user.* extended attributes here")
     descriptor = os.open(tmp_path, os.O_PATH)
-    try:
-        assert marks.opaqueness(descriptor, b"d") == b"y"
-        assert marks.opaqueness(descriptor) == b""
-        assert marks.read(marks.origin, descriptor, b"d") is None
-        with pytest.raises(FileNotFoundError):
-            marks.read(marks.origin, descriptor, b"none")
-    finally:
-        os.close(descriptor)
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_reading_marks(directory: int) -> None:
+    marks = Format(user=True)
+    assert marks.opaqueness(directory, b"d") == b"y"
+    assert marks.opaqueness(directory) == b""
+    assert marks.read(marks.origin, directory, b"d") is None
+    with pytest.raises(FileNotFoundError):
+        marks.read(marks.origin, directory, b"none")
+
+
+@pytest.mark.parametrize("refusal", [0, errno.ENOSYS, errno.EPERM])
+def test_asking_for_marks(directory: int, refusal: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where there is no getxattrat(2), or a filter of system calls does not know it."""
+    asked = 0
+
+    def refuse(*_: object) -> bool:
+        nonlocal asked
+        asked += 1
+        raise OSError(refusal, os.strerror(refusal))
+
+    if refusal:
+        monkeypatch.setattr(syscalls, "has_xattr", refuse)
+    marks = Format(user=True)
+    assert marks.has(marks.opaque, directory, b"d")
+    assert not marks.has(marks.origin, directory, b"d")
+    with pytest.raises(FileNotFoundError):
+        marks.has(marks.origin, directory, b"none")
+    assert asked == (1 if refusal else 0), "once only"
