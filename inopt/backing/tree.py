@@ -256,15 +256,30 @@ class Tree(KnownInodes):
         del name
         return self.descriptor(directory)
 
+    def require_permitted(self, inode: Inode, *, appends: bool = False) -> None:
+        """Raise ``EPERM`` for a change that flags of chattr(1) forbid, if nobody else does.
+
+        *appends*: one that append-only files and directories permit.
+        """
+
+    def show_flags(self, inode: Inode, command: int, argument: bytearray) -> None:
+        """Add to what ioctl(2) *command* has read the flags that the backing file has not."""
+
+    def keep_flags(self, inode: Inode, command: int, argument: bytearray) -> None:
+        """Take from what ioctl(2) *command* is to set the flags that are kept elsewhere."""
+
     def prepare_change(self, inode: Inode, *, content: bool = True) -> None:
         """*inode* is about to be changed; *content*: not only to be truncated to nothing."""
 
     def prepare_removal(self, inode: Inode, name: bytes) -> None:
         """An extended attribute of *inode* is about to be removed, if it has it."""
 
-    def prepare_open(self, inode: Inode, flags: int) -> int:
-        """*inode* is about to be opened with flags of open(2); returns those for the backing."""
-        del inode
+    def prepare_open(self, inode: Inode, flags: int, *, appends: bool) -> int:
+        """*inode* is about to be opened with flags of open(2); returns those for the backing.
+
+        *appends*: for appending, which is not among *flags*.
+        """
+        del inode, appends
         return flags
 
     def stays(self, inode: Inode) -> bool:

@@ -128,12 +128,13 @@ class Copier:
     ) -> int:
         copy = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=self._stack.work)
         try:
-            if content and attributes.size:
-                reading = self._tree.open(inode, _READING)
-                try:
+            reading = self._tree.open(inode, _READING)
+            try:
+                if content and attributes.size:
                     copy_contents(reading, copy, attributes.size, _tell_nobody)
-                finally:
-                    os.close(reading)
+                self._protect(inode, reading, copy, b"")
+            finally:
+                os.close(reading)
             self._dress(inode, source, attributes, copy, b"", parent)
             if not self._stack.volatile:
                 os.fsync(copy)
@@ -157,6 +158,12 @@ class Copier:
             device = os.makedev(attributes.rdev_major, attributes.rdev_minor)
             os.mknod(made, attributes.mode, device, dir_fd=work)
         try:
+            if stat.S_ISDIR(attributes.mode):
+                reading = self._tree.open(inode, _READING | os.O_DIRECTORY)
+                try:
+                    self._protect(inode, reading, work, made)
+                finally:
+                    os.close(reading)
             self._dress(inode, source, attributes, work, made, parent)
             copy = os.open(made, HANDLE_FLAGS, dir_fd=work)
         except BaseException:
@@ -179,6 +186,10 @@ class Copier:
                 remove_tree(work, made)
             raise
         return copy
+
+    def _protect(self, inode: Inode, reading: int, target: int, name: bytes) -> None:
+        protection = self._tree.protection
+        protection.copy(reading, protection.of(inode), target, name)
 
     def _dress(
         self,

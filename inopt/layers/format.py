@@ -34,7 +34,7 @@ class Format:
 
     __slots__ = (
         "_asks_beneath", "escaped", "impure", "metacopy", "nlink", "opaque", "origin", "prefix",
-        "redirect", "whiteout",
+        "protattr", "redirect", "whiteout",
     )  # fmt: skip
 
     def __init__(self, *, user: bool = False) -> None:
@@ -47,6 +47,7 @@ class Format:
         self.metacopy = self.prefix + "metacopy"
         self.impure = self.prefix + "impure"
         self.nlink = self.prefix + "nlink"
+        self.protattr = self.prefix + "protattr"
         self.whiteout = self.prefix + "whiteout"
         self._asks_beneath = True
 

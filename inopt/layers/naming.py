@@ -22,6 +22,7 @@ from inopt.layers.copying import Copier
 from inopt.layers.facts import copy_facts, copy_times
 from inopt.layers.format import beneath, is_whiteout, make_whiteout
 from inopt.layers.listing import MergedDirectory, has_entries
+from inopt.layers.protection import protection_of, require_permitted
 from inopt.layers.staging import staged
 from inopt.layers.standing import Standing, standing_of
 from inopt.layers.tree import LayeredTree
@@ -68,6 +69,7 @@ class LayeredNaming(Naming):
 
     def make(self, parent: Inode, name: bytes, create: Callable[[int], Made]) -> Made:
         """Run *create*, which makes *name* in the directory of the descriptor that it is given."""
+        self.tree.require_permitted(parent, appends=True)
         upper = self._upper(parent)
         if not _is_whiteout(upper, name):
             return create(upper)
@@ -82,11 +84,14 @@ class LayeredNaming(Naming):
 
     def make_nameless(self, parent: Inode, create: Callable[[int], Made]) -> Made:
         """Like `make`, for a file without a name (``O_TMPFILE``)."""
+        self.tree.require_permitted(parent, appends=True)
         return create(self._upper(parent))
 
     def link(self, inode: Inode, parent: Inode, name: bytes) -> None:
         """Give *inode* one more name."""
         tree = self.tree
+        tree.require_permitted(inode)
+        tree.require_permitted(parent, appends=True)
         tree.prepare_change(inode)
         upper = self._upper(parent)
         self._mark_arrival(inode, upper)
@@ -107,6 +112,7 @@ class LayeredNaming(Naming):
 
     def remove(self, parent: Inode, name: bytes, *, is_directory: bool) -> None:
         """Take a name away; a directory must be empty."""
+        self._require_removable(parent, name)
         upper = self._upper(parent)
         below = self.tree.shows_below(parent, name)
         present = _look(upper, name)
@@ -142,6 +148,19 @@ class LayeredNaming(Naming):
                 remove_tree(self._work, whiteout)
             raise
         self.tree.pin_if_unlinked(victim)
+
+    def _require_removable(self, parent: Inode, name: bytes) -> None:
+        """Raise ``EPERM`` if flags of chattr(1) keep a name where it is."""
+        tree = self.tree
+        tree.require_permitted(parent)
+        found, _ = tree.finder.find(parent, name)
+        try:
+            protection = protection_of(found.attributes)
+            if found.layer.is_upper and not stat.S_ISLNK(found.attributes.mode):
+                protection |= tree.protection.of_name(found.directory, name)
+        finally:
+            found.close()
+        require_permitted(protection)
 
     def _whiteout(self, upper: int, name: bytes) -> None:
         """Say that *name* is no more: made elsewhere, as it would inherit ACLs and group here."""
@@ -203,6 +222,11 @@ class LayeredNaming(Naming):
         if flags & ~(_NOREPLACE | _EXCHANGE):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         tree = self.tree
+        self._require_removable(old_parent, name)
+        if self._shows(new_parent, new_name) and not flags & _NOREPLACE:
+            self._require_removable(new_parent, new_name)
+        else:
+            tree.require_permitted(new_parent, appends=True)
         moving = self._prepare(old_parent, name)
         other: Inode | None = None
         try:

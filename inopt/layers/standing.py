@@ -14,7 +14,8 @@ class Standing(msgspec.Struct, eq=False, gc=False):
     ``parent`` and ``name``: one of its names. ``layer``: the one whose file it is. ``below``: the
     lower parts of a directory that is merged, topmost first. ``replaced``: it has been copied up
     while the kernel read the lower file by itself, so the copy is another inode. ``has_twin``: it
-    is such a copy.
+    is such a copy. ``protection``: which flags of chattr(1) it has, beside those that a file of the
+    upper layer has itself; -1 while that is not known.
     """
 
     parent: Inode | None
@@ -23,6 +24,7 @@ class Standing(msgspec.Struct, eq=False, gc=False):
     below: tuple[Part, ...] = ()
     replaced: bool = False
     has_twin: bool = False
+    protection: int = -1
 
 
 class Part:

@@ -22,6 +22,7 @@ from inopt.backing.inodes import FOREIGN, Inode, Key, inode_number_of
 from inopt.backing.tree import Tree
 from inopt.layers.finding import Finder, Found
 from inopt.layers.parts import Parts
+from inopt.layers.protection import Protection, protection_of, require_permitted
 from inopt.layers.stack import Layer, Stack
 from inopt.layers.standing import Part, Standing, standing_of
 from inopt.ops import Op, OpsMask
@@ -62,6 +63,7 @@ class LayeredTree(Tree):
         self._parts = Parts(stack, self.finder, self.descriptors, self.descriptor)
         self.changing = RLock()
         self.has_handles = all(layer.filesystem.has_handles for layer in stack.layers)
+        self.protection = Protection(stack.format, self.descriptor)
         top.filesystem.close()
         top.filesystem = self.root.filesystem
         for layer in stack.layers:
@@ -194,6 +196,8 @@ class LayeredTree(Tree):
     ) -> None:
         standing = Standing(parent, name, found.layer)
         attributes = found.attributes
+        if not found.layer.is_upper:
+            standing.protection = protection_of(attributes)
         number = -1
         kind = attributes.mode & _FORMAT
         if kind == stat.S_IFREG:
@@ -223,7 +227,7 @@ class LayeredTree(Tree):
         """Count a lookup of an inode just created; its name is filled in when it is looked up."""
         inode, attributes = super().adopt_open(descriptor)
         if inode.layers is None:
-            inode.layers = Standing(None, b"", self.stack.top)
+            inode.layers = Standing(None, b"", self.stack.top, protection=0)
         return inode, attributes
 
     def revive(self, nodeid: int) -> tuple[Inode, Attributes]:
@@ -288,11 +292,36 @@ class LayeredTree(Tree):
             os.getxattr(self.path(inode), name)
         self.prepare_change(inode)
 
-    def prepare_open(self, inode: Inode, flags: int) -> int:
-        """Have *inode* in the upper layer if it may be written to."""
-        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
-            self.prepare_change(inode, content=not flags & os.O_TRUNC)
+    def prepare_open(self, inode: Inode, flags: int, *, appends: bool) -> int:
+        """Have *inode* in the upper layer if it may be written to.
+
+        What may only be appended to is opened for that, whatever its opener does afterwards.
+        """
+        if flags & os.O_ACCMODE == os.O_RDONLY and not flags & os.O_TRUNC:
+            return flags
+        protection = self.protection.of(inode)
+        if protection:
+            require_permitted(protection, appends=appends and not flags & os.O_TRUNC)
+            flags |= os.O_APPEND
+        self.prepare_change(inode, content=not flags & os.O_TRUNC)
         return flags
+
+    def require_permitted(self, inode: Inode, *, appends: bool = False) -> None:
+        """Raise ``EPERM`` for a change that flags of chattr(1) forbid: see `layers.protection`."""
+        require_permitted(self.protection.of(inode), appends=appends)
+
+    def show_flags(self, inode: Inode, command: int, argument: bytearray) -> None:
+        """Add to what ioctl(2) *command* has read the flags that the upper file has not."""
+        if standing_of(inode).layer.is_upper:
+            self.protection.show(inode, command, argument)
+
+    def keep_flags(self, inode: Inode, command: int, argument: bytearray) -> None:
+        """Take from what ioctl(2) *command* is to set the flags that are kept as an attribute.
+
+        Not where the kernel changes the file by itself: then it must have them.
+        """
+        if inode.attached is None:
+            self.protection.keep(inode, command, argument)
 
     def stays(self, inode: Inode) -> bool:
         """Whether *inode* is a lower layer's."""
@@ -316,7 +345,7 @@ class LayeredTree(Tree):
         if standing.below:
             return _NOTHING
         if standing.layer.is_upper:
-            return mask - _LISTING
+            return _NOTHING if self.protection.of(inode) else mask - _LISTING
         return _NOTHING if self.stack.has_upper else mask - _LISTING - _WRITING
 
     # --- marks ---------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ _CHANGES: Final = (
     | uapi.FATTR_MTIME
     | uapi.FATTR_CTIME
 )
+_OTHER_CHANGES: Final = uapi.FATTR_MODE | uapi.FATTR_UID | uapi.FATTR_GID | uapi.FATTR_SIZE
+_TOUCH: Final = uapi.FATTR_ATIME | uapi.FATTR_MTIME | uapi.FATTR_ATIME_NOW | uapi.FATTR_MTIME_NOW
 
 
 def _attributes(context: Context, inode: Inode, handle: int | None) -> Attributes:
@@ -69,6 +71,8 @@ def setattr_(context: Context, header: Header, body: bodies.Setattr) -> bytes:
     tree = context.tree
     inode = tree.table.get(header.nodeid)
     valid = body.valid
+    if valid & _CHANGES:
+        tree.require_permitted(inode, appends=_only_touches(valid))
     tree.prepare_change(inode)
     if valid & _CHANGES == uapi.FATTR_SIZE:
         _truncate(context, header, body, inode)
@@ -96,6 +100,11 @@ def setattr_(context: Context, header: Header, body: bodies.Setattr) -> bytes:
         with suppress(PermissionError), acting_as(header.uid, header.gid, _groups(header)):
             os.chown(path, _UNCHANGED, _UNCHANGED)
     return _told(context, inode, tree.attributes(inode, descriptor))
+
+
+def _only_touches(valid: int) -> bool:
+    """Whether nothing is set but both times, to the present one."""
+    return valid & _TOUCH == _TOUCH and not valid & _OTHER_CHANGES
 
 
 def unchanged(context: Context, header: Header, body: bodies.Setattr) -> bytes:

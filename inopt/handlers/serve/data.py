@@ -25,6 +25,7 @@ _NOT_PASSED: Final = (
 _READY: Final = select.POLLIN | select.POLLOUT | select.POLLRDNORM | select.POLLWRNORM
 # Whoever opens a file with these does more than to read it, or needs a descriptor.
 _NOT_AGAIN: Final = os.O_ACCMODE | os.O_TRUNC | os.O_APPEND | os.O_DIRECT
+_KEEP_SIZE: Final = 0x01  # FALLOC_FL_KEEP_SIZE
 _COPY_LIMIT: Final = 64 << 20  # so that an interrupted copy ends soon
 
 
@@ -44,14 +45,15 @@ def open_file(context: Context, header: Header, body: bodies.Open) -> bytes:
     truncates = body.flags & os.O_TRUNC
     if truncates and flags & os.O_ACCMODE != os.O_WRONLY:
         flags = flags & ~os.O_ACCMODE | os.O_RDWR
-    flags = tree.prepare_open(inode, flags | truncates) & ~os.O_TRUNC
+    appends = bool(body.flags & os.O_APPEND)
+    flags = tree.prepare_open(inode, flags | truncates, appends=appends) & ~os.O_TRUNC
     with tree.changing:
         tree.require_openable(inode)
         if not body.flags & _NOT_AGAIN and not context.dialect.one_shot:
             reply = _open_again(context, inode, body.flags)
             if reply is not None:
                 return reply
-        descriptor = _open(context, inode, flags, appends=bool(body.flags & os.O_APPEND))
+        descriptor = _open(context, inode, flags, appends=appends)
         if truncates:
             try:
                 truncate(descriptor, header, 0)
@@ -208,7 +210,9 @@ def lseek(context: Context, _header: Header, body: bodies.Lseek) -> bytes:
 
 def fallocate(context: Context, header: Header, body: bodies.Fallocate) -> bytes:
     """FALLOCATE, with all modes that the kernel's client and the backing filesystem take."""
-    descriptor = context.files.get(body.handle).fileno(context.tree)
+    file = context.files.get(body.handle)
+    context.tree.require_permitted(file.inode, appends=not body.mode & ~_KEEP_SIZE)
+    descriptor = file.fileno(context.tree)
     with acting_as(header.uid, header.gid, groups_for(descriptor, header.uid, header.pid)):
         syscalls.fallocate(descriptor, body.mode, body.offset, body.length)
     return b""

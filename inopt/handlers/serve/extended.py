@@ -11,7 +11,12 @@ from inopt.backing.caller import acting_as
 from inopt.backing.inodes import Inode
 from inopt.handlers.failures import fail
 from inopt.handlers.serve.context import Context, require_room
-from inopt.syscalls import FS_IOC_GETFLAGS
+from inopt.syscalls import (
+    FS_IOC_FSGETXATTR,
+    FS_IOC_FSSETXATTR,
+    FS_IOC_GETFLAGS,
+    FS_IOC_SETFLAGS,
+)
 from inopt.wire import bodies, replies, uapi
 from inopt.wire.bodies import Header
 
@@ -19,26 +24,23 @@ _ACL_PREFIX: Final = b"system.posix_acl_"
 _TRUSTED_PREFIX: Final = "trusted."
 
 # linux/fs.h; the kernel's client sends GETFLAGS and SETFLAGS with 4 bytes though they say 8.
-_FS_IOC_SETFLAGS: Final = 0x40086602
 _FS_IOC_GETVERSION: Final = 0x80087601
 _FS_IOC_GETFSLABEL: Final = 0x81009431
 _FS_IOC_GETFSUUID: Final = 0x80111500
-_FS_IOC_FSGETXATTR: Final = 0x801C581F
-_FS_IOC_FSSETXATTR: Final = 0x401C5820
 _FS_IOC32_GETFLAGS: Final = 0x80046601
 _FS_IOC32_SETFLAGS: Final = 0x40046602
 _READING: Final = {
     FS_IOC_GETFLAGS: FS_IOC_GETFLAGS,
     _FS_IOC32_GETFLAGS: FS_IOC_GETFLAGS,
-    _FS_IOC_FSGETXATTR: _FS_IOC_FSGETXATTR,
+    FS_IOC_FSGETXATTR: FS_IOC_FSGETXATTR,
     _FS_IOC_GETVERSION: _FS_IOC_GETVERSION,
     _FS_IOC_GETFSLABEL: _FS_IOC_GETFSLABEL,
     _FS_IOC_GETFSUUID: _FS_IOC_GETFSUUID,
 }
 _WRITING: Final = {
-    _FS_IOC_SETFLAGS: _FS_IOC_SETFLAGS,
-    _FS_IOC32_SETFLAGS: _FS_IOC_SETFLAGS,
-    _FS_IOC_FSSETXATTR: _FS_IOC_FSSETXATTR,
+    FS_IOC_SETFLAGS: FS_IOC_SETFLAGS,
+    _FS_IOC32_SETFLAGS: FS_IOC_SETFLAGS,
+    FS_IOC_FSSETXATTR: FS_IOC_FSSETXATTR,
 }
 _LARGEST_ARGUMENT: Final = 256  # a label
 
@@ -84,6 +86,7 @@ def setxattr(context: Context, header: Header, body: bodies.Setxattr) -> bytes:
     inode = tree.table.get(header.nodeid)
     _require_owner_for_acl(context, header, inode, body.name)
     name = tree.stored(body.name)
+    tree.require_permitted(inode)
     tree.prepare_change(inode)
     path = tree.path(inode)
     if body.setxattr_flags & uapi.SETXATTR_ACL_KILL_SGID:
@@ -101,6 +104,7 @@ def removexattr(context: Context, header: Header, body: bodies.Removexattr) -> b
     inode = tree.table.get(header.nodeid)
     _require_owner_for_acl(context, header, inode, body.name)
     name = tree.stored(body.name)
+    tree.require_permitted(inode)
     tree.prepare_removal(inode, name)
     os.removexattr(tree.path(inode), name)
     return b""
@@ -120,21 +124,24 @@ def ioctl(context: Context, header: Header, body: bodies.Ioctl) -> bytes:
     """
     reading = _READING.get(body.command)
     writing = _WRITING.get(body.command)
-    if reading is None and writing is None:
+    command = reading or writing
+    if command is None:
         fail(errno.ENOTTY)
     tree = context.tree
-    if writing is not None:
-        tree.prepare_change(tree.table.get(header.nodeid))
+    inode = tree.table.get(header.nodeid)
     argument = bytearray(_LARGEST_ARGUMENT)
     given = min(len(body.data), _LARGEST_ARGUMENT)
     argument[:given] = body.data[:given]
+    if writing is not None:
+        tree.prepare_change(inode)
+        tree.keep_flags(inode, command, argument)
     if body.flags & uapi.IOCTL_DIR:
         with context.directories.get(body.handle).current(tree) as descriptor:
-            fcntl.ioctl(descriptor, reading or writing or 0, argument)
+            fcntl.ioctl(descriptor, command, argument)
     else:
-        descriptor = context.files.get(body.handle).any_fileno(tree)
-        fcntl.ioctl(descriptor, reading or writing or 0, argument)
-    if reading is not None:
-        return replies.ioctl(0, data=bytes(argument[: body.output_size]))
-    context.invalidate(header.nodeid)  # the change time has moved
-    return replies.ioctl(0)
+        fcntl.ioctl(context.files.get(body.handle).any_fileno(tree), command, argument)
+    if writing is not None:
+        context.invalidate(header.nodeid)  # the change time has moved
+        return replies.ioctl(0)
+    tree.show_flags(inode, command, argument)
+    return replies.ioctl(0, data=bytes(argument[: body.output_size]))
