@@ -52,6 +52,8 @@ from inopt.wire import notifications, replies
 from inopt.wire.uapi import InitFlag
 
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
+# Where what may be large is kept for a while (hier(7)); each has a name of its own there.
+_LARGE: Final = "/var/tmp"  # noqa: S108
 
 
 def _descriptor_budget(wanted: int | None) -> int:
@@ -135,11 +137,21 @@ async def mounted(settings: Settings) -> AsyncIterator[Session]:
 
 
 def _with_upper(settings: Settings, places_made: ExitStack) -> Settings:
-    """Make the upper layer of a mount that keeps none; it is taken away afterwards."""
+    """Make the upper layer of a mount that keeps none; it is taken away afterwards.
+
+    In ``TMPDIR``, or in /var/tmp: what is meant to be small is often in memory.
+    """
     layers = settings.layers
     if layers is None or not layers.temporary:
         return settings
-    made = places_made.enter_context(tempfile.TemporaryDirectory(prefix="inopt-", dir="/var/tmp"))
+    place = os.path.abspath(os.environ.get("TMPDIR") or _LARGE)
+    try:
+        made = places_made.enter_context(tempfile.TemporaryDirectory(prefix="inopt-", dir=place))
+    except OSError as error:
+        raise UsageError(
+            f"--temporary: nothing can be made in '{place}': {error.strerror}: "
+            "set TMPDIR to a directory that can be written to"
+        ) from error
     upper, work = os.path.join(made, "upper"), os.path.join(made, "work")
     for path in (upper, work):
         os.mkdir(path)

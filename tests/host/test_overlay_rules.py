@@ -116,18 +116,23 @@ def test_layers_in_the_policy(layers: Layers) -> None:
     assert (layers.upper / "new").read_text() == "x"
 
 
-def test_nothing_is_kept(layers: Layers) -> None:
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_nothing_is_kept(layers: Layers, elsewhere: bool) -> None:
+    place = layers.upper.parent / "temporary" if elsewhere else Path("/var/tmp")
+    place.mkdir(exist_ok=True)
     mnt = layers.upper.parent / "mnt"
     mnt.mkdir()
     lower = ":".join(map(str, layers.lowers))
     log = layers.upper.parent / "log"
     done = inopt(
-        "mount", "overlay", str(mnt), "--lower", lower, "--temporary", "--log-file", str(log)
-    )
+        "mount", "overlay", str(mnt), "--lower", lower, "--temporary", "--log-file", str(log),
+        TMPDIR=str(place) if elsewhere else "",
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     try:
         made = Path(inopt("stats", str(mnt), "--json").stdout.split('"source":')[1].split('"')[1])
         assert made.is_dir()
+        assert made.parent.parent == place
         (mnt / "file").write_text("changed")
         (mnt / "both/file").unlink()
         assert (made / "file").read_text() == "changed"
@@ -136,7 +141,25 @@ def test_nothing_is_kept(layers: Layers) -> None:
         for point in mounts_below(mnt):
             detach(point)
     assert not made.parent.exists()
+    assert not elsewhere or os.listdir(place) == []
     assert (layers.lowers[0] / "file").read_text() == "top"
+
+
+@pytest.mark.parametrize("place", ["missing", "file"])
+def test_nowhere_to_keep_what_is_not_kept(layers: Layers, place: str) -> None:
+    mnt = layers.upper.parent / "mnt"
+    mnt.mkdir()
+    (layers.upper.parent / "file").touch()
+    named = layers.upper.parent / place
+    done = inopt("mount", "overlay", str(mnt), "--lower", str(layers.lowers[0]), "--temporary",
+                 TMPDIR=str(named))  # fmt: skip
+    reason = "No such file or directory" if place == "missing" else "Not a directory"
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"inopt: --temporary: nothing can be made in '{named}': {reason}: "
+        "set TMPDIR to a directory that can be written to\n"
+    )
+    assert not mounts_below(mnt)
 
 
 def test_without_an_upper_layer_nothing_is_changed(layers: Layers) -> None:
