@@ -1,7 +1,7 @@
-"""How names come, go and move over layers: whiteouts hide what lower layers still have.
+"""How names move over layers, beside how they come and go.
 
-Each change shows in one step, a rename in the upper layer; what it needs is made in the work
-directory before, and what is left over is cleared there afterwards.
+A rename in the upper layer is what shows in one step; it leaves a whiteout where a lower layer
+still has the name.
 """
 
 from __future__ import annotations
@@ -10,203 +10,21 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from contextlib import suppress
-from typing import Final, NoReturn, TypeVar
+from typing import Final
 
 from inopt import syscalls
-from inopt.backing.files import OpenDirectory
 from inopt.backing.identity import attributes_of
 from inopt.backing.inodes import Inode
-from inopt.backing.naming import Naming
-from inopt.layers.copying import Copier
-from inopt.layers.facts import copy_facts, copy_times
-from inopt.layers.format import beneath, is_whiteout, make_whiteout
-from inopt.layers.listing import MergedDirectory, has_entries
-from inopt.layers.protection import protection_of, require_permitted
-from inopt.layers.staging import staged
+from inopt.layers.coming import ComingAndGoing, fail, look
+from inopt.layers.format import is_whiteout
 from inopt.layers.standing import Standing, standing_of
-from inopt.layers.tree import LayeredTree
-from inopt.layers.working import remove_tree
-from inopt.wire.replies import Attributes
-
-Made = TypeVar("Made")
 
 _EXCHANGE: Final = syscalls.RENAME_EXCHANGE
 _NOREPLACE: Final = syscalls.RENAME_NOREPLACE
 
 
-class LayeredNaming(Naming):
+class LayeredNaming(ComingAndGoing):
     """The names of a layered tree. The kernel lets one change of a directory run at a time."""
-
-    tree: LayeredTree
-    alone = True
-
-    def __init__(self, tree: LayeredTree, copier: Copier) -> None:
-        super().__init__(tree)
-        self._copier = copier
-        self._work = tree.stack.work
-        self._marks = tree.stack.format
-
-    # --- what is there -------------------------------------------------------------------------
-
-    def open_directory(self, inode: Inode, flags: int) -> OpenDirectory:
-        """An open directory to be listed; its descriptor is opened when it is needed."""
-        return MergedDirectory(self.tree, inode, flags)
-
-    def listed(self, directory: OpenDirectory, name: bytes) -> tuple[Inode, Attributes]:
-        """Look up a name that a listing has shown, and count the lookup."""
-        return self.tree.resolve(directory.inode, name)
-
-    def _upper(self, directory: Inode) -> int:
-        return self._copier.upper_directory(directory)
-
-    # --- names that come -----------------------------------------------------------------------
-
-    def require_node(self, mode: int, device: int) -> None:
-        """Raises ``EPERM`` for what would not show, as it says that a name is no more."""
-        if stat.S_ISCHR(mode) and not device:
-            _fail(errno.EPERM)
-
-    def make(self, parent: Inode, name: bytes, create: Callable[[int], Made]) -> Made:
-        """Run *create*, which makes *name* in the directory of the descriptor that it is given."""
-        self.tree.require_permitted(parent, appends=True)
-        upper = self._upper(parent)
-        if not _is_whiteout(upper, name):
-            return create(upper)
-        with staged(self._work, upper, self._copier.temporary()) as stage:
-            made = create(stage)
-            if stat.S_ISDIR(attributes_of(stage, name).mode):
-                os.setxattr(beneath(stage, name), self._marks.opaque, b"y")
-                syscalls.renameat2(stage, name, upper, name, _EXCHANGE)
-            else:
-                os.rename(name, name, src_dir_fd=stage, dst_dir_fd=upper)
-            return made
-
-    def make_nameless(self, parent: Inode, create: Callable[[int], Made]) -> Made:
-        """Like `make`, for a file without a name (``O_TMPFILE``)."""
-        self.tree.require_permitted(parent, appends=True)
-        return create(self._upper(parent))
-
-    def link(self, inode: Inode, parent: Inode, name: bytes) -> None:
-        """Give *inode* one more name."""
-        tree = self.tree
-        tree.require_permitted(inode)
-        tree.require_permitted(parent, appends=True)
-        tree.prepare_change(inode)
-        upper = self._upper(parent)
-        self._mark_arrival(inode, upper)
-        source = tree.descriptor(inode)
-        if _is_whiteout(upper, name):
-            temporary = self._copier.temporary()
-            syscalls.link_descriptor(source, self._work, temporary)
-            try:
-                os.rename(temporary, name, src_dir_fd=self._work, dst_dir_fd=upper)
-            except BaseException:
-                os.unlink(temporary, dir_fd=self._work)
-                raise
-        else:
-            syscalls.link_descriptor(source, upper, name)
-        tree.unpin(inode)
-
-    # --- names that go -------------------------------------------------------------------------
-
-    def remove(self, parent: Inode, name: bytes, *, is_directory: bool) -> None:
-        """Take a name away; a directory must be empty."""
-        self._require_removable(parent, name)
-        upper = self._upper(parent)
-        below = self.tree.shows_below(parent, name)
-        present = _look(upper, name)
-        if present is None:
-            if not below:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            if is_directory:
-                self._require_empty(parent, name)
-            self._whiteout(upper, name)
-            return
-        if is_whiteout(present):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if is_directory:
-            self._require_empty(parent, name)
-        if not below:
-            if is_directory:
-                self._clear_whiteouts(upper, name)
-            self._remove(upper, name, is_directory=is_directory)
-            return
-        victim = self.tree.probe(upper, name)
-        whiteout = self._copier.temporary()
-        try:
-            make_whiteout(self._work, whiteout)
-            if is_directory:
-                syscalls.renameat2(self._work, whiteout, upper, name, _EXCHANGE)
-                remove_tree(self._work, whiteout)
-            else:
-                os.rename(whiteout, name, src_dir_fd=self._work, dst_dir_fd=upper)
-        except BaseException:
-            if victim >= 0:
-                os.close(victim)
-            with suppress(OSError):
-                remove_tree(self._work, whiteout)
-            raise
-        self.tree.pin_if_unlinked(victim)
-
-    def _require_removable(self, parent: Inode, name: bytes) -> None:
-        """Raise ``EPERM`` if flags of chattr(1) keep a name where it is."""
-        tree = self.tree
-        tree.require_permitted(parent)
-        found, _ = tree.finder.find(parent, name)
-        try:
-            protection = protection_of(found.attributes)
-            if found.layer.is_upper and not stat.S_ISLNK(found.attributes.mode):
-                protection |= tree.protection.of_name(found.directory, name)
-        finally:
-            found.close()
-        require_permitted(protection)
-
-    def _whiteout(self, upper: int, name: bytes) -> None:
-        """Say that *name* is no more: made elsewhere, as it would inherit ACLs and group here."""
-        whiteout = self._copier.temporary()
-        make_whiteout(self._work, whiteout)
-        try:
-            syscalls.renameat2(self._work, whiteout, upper, name, _NOREPLACE)
-        except BaseException:
-            os.unlink(whiteout, dir_fd=self._work)
-            raise
-
-    def _require_empty(self, parent: Inode, name: bytes) -> None:
-        tree = self.tree
-        inode, _ = tree.resolve(parent, name)
-        try:
-            if not inode.is_directory:
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            with tree.descriptors.use():
-                if has_entries(tree, inode):
-                    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
-        finally:
-            tree.forget(inode.nodeid, 1)
-
-    def _clear_whiteouts(self, upper: int, name: bytes) -> None:
-        """Have an upper directory empty of which the merged view is: whiteouts may be left in it.
-
-        One like it, but empty and hiding what is below, takes its place in one step.
-        """
-        earlier = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=upper)
-        try:
-            if not os.listdir(earlier):
-                return
-            empty = self._copier.temporary()
-            os.mkdir(empty, 0o700, dir_fd=self._work)
-            try:
-                attributes = attributes_of(earlier)
-                copy_facts(earlier, attributes, self._work, empty, lambda _name: True)
-                os.setxattr(beneath(self._work, empty), self._marks.opaque, b"y")
-                copy_times(attributes, self._work, empty)
-                syscalls.renameat2(self._work, empty, upper, name, _EXCHANGE)
-            finally:
-                remove_tree(self._work, empty)
-        finally:
-            os.close(earlier)
-
-    # --- names that move -----------------------------------------------------------------------
 
     def move(
         self,
@@ -282,7 +100,7 @@ class LayeredNaming(Naming):
     ) -> None:
         old, new = self._upper(old_parent), self._upper(new_parent)
         leaves_whiteout = self.tree.shows_below(old_parent, name)
-        present = _look(new, new_name)
+        present = look(new, new_name)
         if self._shows(new_parent, new_name):
             self._require_replaceable(new_parent, new_name, moving)
             if moving.is_directory and present is not None and not is_whiteout(present):
@@ -307,7 +125,7 @@ class LayeredNaming(Naming):
         self.tree.pin_if_unlinked(victim)
 
     def _shows(self, parent: Inode, name: bytes) -> bool:
-        present = _look(self.tree.descriptor(parent), name)
+        present = look(self.tree.descriptor(parent), name)
         if present is not None:
             return not is_whiteout(present)
         return self.tree.shows_below(parent, name)
@@ -316,10 +134,10 @@ class LayeredNaming(Naming):
         holder = self.tree.holder(parent, name)
         is_directory = stat.S_ISDIR(attributes_of(holder, name).mode)
         if is_directory and not moving.is_directory:
-            _fail(errno.EISDIR)
+            fail(errno.EISDIR)
         if moving.is_directory:
             if not is_directory:
-                _fail(errno.ENOTDIR)
+                fail(errno.ENOTDIR)
             self._require_empty(parent, name)
 
     def _hide_below(self, moving: Inode, parent: Inode) -> None:
@@ -329,32 +147,7 @@ class LayeredNaming(Naming):
         if self._marks.opaqueness(self.tree.descriptor(moving)) != b"y":
             os.setxattr(self.tree.path(moving), self._marks.opaque, b"y")
 
-    def _mark_arrival(self, inode: Inode, directory: int) -> None:
-        """Mark a directory of the upper layer that gets a copy of a lower inode.
-
-        The kernel's overlayfs looks for the inode numbers of originals in such directories only.
-        """
-        marks = self._marks
-        if marks.read(marks.origin, self.tree.descriptor(inode)) is not None:
-            os.setxattr(beneath(directory), marks.impure, b"y")
-
     def _stands(self, inode: Inode, parent: Inode, name: bytes) -> None:
         standing = inode.layers
         if isinstance(standing, Standing):
             standing.parent, standing.name = parent, name
-
-
-def _look(directory: int, name: bytes) -> Attributes | None:
-    try:
-        return attributes_of(directory, name)
-    except FileNotFoundError:
-        return None
-
-
-def _is_whiteout(directory: int, name: bytes) -> bool:
-    present = _look(directory, name)
-    return present is not None and is_whiteout(present)
-
-
-def _fail(number: int) -> NoReturn:
-    raise OSError(number, os.strerror(number))
