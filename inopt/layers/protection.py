@@ -82,7 +82,8 @@ class Protection:
 
         *source*: a descriptor of the original, open for reading; *protection*: what protects it.
         """
-        self._mark(beneath(target, name), protection)
+        if protection:
+            self._mark(beneath(target, name), protection)
         wanted = _read_flags(source) & _OTHERS
         if not wanted:
             return
