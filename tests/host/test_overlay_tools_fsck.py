@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from support.kernel_layers import Layers, unlike, view
-from support.mounting import in_place
+from support.mounting import Mount, in_place
 from support.programs import sh
 
 from inopt.cli.main import inopt as command
@@ -314,6 +315,53 @@ def test_work_elsewhere_and_a_mount_inside(layers: Layers, host: None) -> None:
                 sh("umount", str(layers.upper / "fresh"))
         finally:
             sh("umount", str(other))
+
+
+def test_a_filesystem_that_has_no_marks(host: None) -> None:
+    with in_place("ramfs") as upper:
+        sh("mount", "-t", "ramfs", "ramfs", str(upper))
+        try:
+            (upper / "file").touch()
+            try:
+                os.getxattr(upper, "trusted.overlay.opaque")
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    pytest.skip(f"ramfs has extended attributes here ({error.strerror})")
+            code, findings = fsck(upper)
+            assert (code, codes(findings)) == (1, {("OVL144", ".")})
+            assert "trusted.overlay" in findings[0]["reason"]
+        finally:
+            sh("umount", str(upper))
+
+
+UNREADABLE = """
+version: 1
+rules:
+- match: {path: /bad/}
+  deny: {readdir: EIO}
+- match: {path: /worse}
+  deny: {lookup: EIO}
+"""
+
+
+def test_what_cannot_be_read(layers: Layers, host: None) -> None:
+    for name in ("bad", "good"):
+        (layers.upper / name).mkdir()
+    (layers.upper / "worse").touch()
+    marked(layers.upper / "good", TRUSTED + "opaque", b"z")
+    with in_place("unreadable") as place:
+        (place / "policy.yaml").write_text(UNREADABLE)
+        (place / "mnt").mkdir()
+        mount = Mount(layers.upper, place / "mnt", policy=str(place / "policy.yaml"))
+        try:
+            code, findings = fsck(mount.path)
+            assert code == 1
+            unread = [each for each in findings if each["code"] == "OVL146"]
+            assert codes(unread) == {("OVL146", "bad"), ("OVL146", "worse")}
+            assert all("Input/output error" in each["reason"] for each in unread)
+            assert {path for _, path in codes(findings) - codes(unread)} == {"good"}, "it goes on"
+        finally:
+            mount.close()
 
 
 def test_a_layer_of_user_marks_is_told_apart(place: Path) -> None:
