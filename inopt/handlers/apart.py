@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from inopt.backing.tree import Tree
-from inopt.handlers.daemon import Request
+from inopt.handlers.calling import Request
 from inopt.handlers.serve import Serve
 from inopt.handlers.tasks import Job, Tasks
 from inopt.wire.bodies import Header

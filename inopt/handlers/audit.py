@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 
 from inopt.handlers.base import Handlers
-from inopt.handlers.daemon import current
+from inopt.handlers.calling import current
 from inopt.handlers.reach import RequestInfo
 from inopt.ops import Op
 from inopt.wire import bodies, uapi

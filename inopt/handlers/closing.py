@@ -22,7 +22,7 @@ from inopt.backing.ranges import LAST_BYTE
 from inopt.handlers.adapt import CALLS
 from inopt.handlers.answers import Answers
 from inopt.handlers.apart import answer_later, call_function, call_method
-from inopt.handlers.daemon import current
+from inopt.handlers.calling import current
 from inopt.handlers.running import function_of
 from inopt.handlers.serve import Serve
 from inopt.handlers.tasks import Tasks

@@ -6,134 +6,33 @@ return when the work is done; raises `OSError` for what goes wrong.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
-from threading import get_ident
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 import pyfuse3
 
-from inopt.backing.caller import groups_of
-from inopt.backing.ranges import LAST_BYTE
+from inopt.handlers.calling import current, extensions, nodeid_in, umask
 from inopt.handlers.directory import readdir_reply
-from inopt.handlers.failures import fail
-from inopt.handlers.serve import GIVES, LOOKS_UP, Context, Serve, operations, undo
-from inopt.handlers.serve.locks import OPERATIONS
+from inopt.handlers.opened import OpenFiles
 from inopt.handlers.types import (
-    AnsweredAttributes,
     EntryAttributes,
-    FileInfo,
-    Lock,
-    PollHandle,
-    RequestContext,
     StatvfsData,
     entry_of,
-    lock_of,
     setattr_of,
 )
 from inopt.ops import Op
 from inopt.wire import bodies, kernel_replies, uapi
 from inopt.wire.attributes import encode_rdev
-from inopt.wire.bodies import NO_EXTENSIONS, Header
 from inopt.wire.directory import DOTS
 
 LARGEST_XATTR: Final = 64 << 10
 _PAGE: Final = 32 << 10
-_EVENTS: Final = 0xFFFF
 
 
-class Request(NamedTuple):
-    """The request that is being served here: by this thread, or by this task.
-
-    ``thread`` is the reader that serves it, whose descriptors are protected; 0 for a task.
-    ``made``: payloads of what was looked up or opened for it, taken back if it fails.
-    """
-
-    header: Header
-    body: Any
-    thread: int
-    made: list[bytes]
-
-    def take_back(self, context: Context) -> None:
-        """The request fails: what was looked up or opened for it, the kernel is not told of."""
-        for payload in self.made:
-            undo(context, self.header.opcode, payload, lent=True)
-
-
-current: Final[ContextVar[Request | None]] = ContextVar("inopt_request", default=None)
-_NOBODY: Final = RequestContext(os.geteuid(), os.getegid(), 0)
-
-
-class Daemon:
+class Daemon(OpenFiles):
     """The daemon's own operations on one mount."""
-
-    def __init__(self, context: Context) -> None:
-        self.context = context
-        self._table: list[Serve | None] = operations(context)
-
-    # --- how a call is made --------------------------------------------------------------------
-
-    def _call(
-        self, opcode: Op, nodeid: int, body: Any, ctx: pyfuse3.RequestContext | None = None
-    ) -> bytes:
-        request = current.get()
-        if ctx is None:
-            ctx = _caller(request)
-        header = Header(0, opcode, 0, nodeid, ctx.uid, ctx.gid, ctx.pid, 0)
-        serve = self.function(header, body)
-        if request is not None and request.thread == get_ident():
-            # The reader that serves the request protects what the call uses.
-            payload = serve(header, body) or b""
-        else:
-            with self.context.tree.descriptors.use():
-                payload = serve(header, body) or b""
-        if opcode in GIVES:
-            if opcode in LOOKS_UP:
-                self.context.tree.table.lend((_nodeid_in(payload),))
-            if request is not None and opcode == request.header.opcode:
-                request.made.append(payload)
-        return payload
-
-    def function(self, header: Header, _body: Any) -> Serve:
-        """What serves an opcode. Raises `OSError` ``ENOSYS``."""
-        serve = self._table[header.opcode]
-        if serve is None:
-            fail(errno.ENOSYS)
-        return serve
-
-    def _entry(self, payload: bytes) -> EntryAttributes:
-        return self._attributes_in(payload, 0)
-
-    def _attributes(self, nodeid: int, payload: bytes) -> EntryAttributes:
-        return self._attributes_in(payload, nodeid)
-
-    def _attributes_in(self, payload: bytes, nodeid: int) -> EntryAttributes:
-        """The attributes in a reply: those of *nodeid*, or an entry if that is 0."""
-        return AnsweredAttributes(payload, nodeid, self._unpack)
-
-    def _unpack(self, payload: bytes, nodeid: int) -> EntryAttributes:
-        """Like `_attributes_in`, with every field filled in."""
-        if nodeid:
-            answered = kernel_replies.decode_attr(payload)
-            generation = self.context.tree.table.get(nodeid).generation
-            return entry_of(answered.attributes, answered.validity, nodeid, generation)
-        reply = kernel_replies.decode_any_entry(payload)
-        return entry_of(reply.attributes, reply.validity, reply.nodeid, reply.generation)
-
-    def _info(self, payload: bytes) -> FileInfo:
-        reply = kernel_replies.decode_open(payload)
-        return FileInfo(
-            reply.handle,
-            direct_io=bool(reply.open_flags & uapi.FOPEN_DIRECT_IO),
-            keep_cache=bool(reply.open_flags & uapi.FOPEN_KEEP_CACHE),
-        )
-
-    def _nodeid_of(self, handle: int) -> int:
-        return self.context.files.get(handle).inode.nodeid
 
     # --- names ---------------------------------------------------------------------------------
 
@@ -148,7 +47,7 @@ class Daemon:
         request = current.get()
         made = request.made if request is not None else []
         for inode, count in inode_list:
-            for payload in [each for each in made if _nodeid_in(each) == inode][:count]:
+            for payload in [each for each in made if nodeid_in(each) == inode][:count]:
                 made.remove(payload)
             self.context.tree.give_back(inode, count)
 
@@ -157,21 +56,21 @@ class Daemon:
     ) -> EntryAttributes:
         """MKNOD."""
         device = encode_rdev(os.major(rdev), os.minor(rdev))
-        body = bodies.Mknod(name, mode, device, _umask(ctx), _extensions(ctx))
+        body = bodies.Mknod(name, mode, device, umask(ctx), extensions(ctx))
         return self._entry(self._call(Op.MKNOD, parent_inode, body, ctx))
 
     def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> EntryAttributes:
         """MKDIR."""
-        body = bodies.Mkdir(name, stat.S_IMODE(mode), _umask(ctx), _extensions(ctx))
+        body = bodies.Mkdir(name, stat.S_IMODE(mode), umask(ctx), extensions(ctx))
         return self._entry(self._call(Op.MKDIR, parent_inode, body, ctx))
 
     def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> EntryAttributes:
         """SYMLINK."""
-        body = bodies.Symlink(name, target, _extensions(ctx))
+        body = bodies.Symlink(name, target, extensions(ctx))
         return self._entry(self._call(Op.SYMLINK, parent_inode, body, ctx))
 
     def link(
@@ -201,131 +100,6 @@ class Daemon:
         """RENAME, with the flags of renameat2(2)."""
         body = bodies.Rename(parent_inode_new, flags, name_old, name_new)
         self._call(Op.RENAME2, parent_inode_old, body, ctx)
-
-    # --- open files ----------------------------------------------------------------------------
-
-    def create(
-        self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
-    ) -> tuple[FileInfo, EntryAttributes]:
-        """CREATE: make a regular file and open it."""
-        return self._create(Op.CREATE, parent_inode, name, mode, flags, ctx)
-
-    def tmpfile(
-        self, parent_inode: int, mode: int, flags: int, ctx: pyfuse3.RequestContext
-    ) -> tuple[FileInfo, EntryAttributes]:
-        """TMPFILE: make a regular file without a name and open it."""
-        return self._create(Op.TMPFILE, parent_inode, b"/", mode, flags, ctx)
-
-    def _create(
-        self,
-        opcode: Op,
-        parent: int,
-        name: bytes,
-        mode: int,
-        flags: int,
-        ctx: pyfuse3.RequestContext,
-    ) -> tuple[FileInfo, EntryAttributes]:
-        body = bodies.Create(flags, mode, _umask(ctx), 0, name, _extensions(ctx))
-        payload = self._call(opcode, parent, body, ctx)
-        return self._info(payload[-16:]), self._entry(payload[:-16])
-
-    def open(self, inode: int, flags: int, ctx: pyfuse3.RequestContext) -> FileInfo:
-        """OPEN."""
-        return self._info(self._call(Op.OPEN, inode, bodies.Open(flags, 0), ctx))
-
-    def read(self, fh: int, off: int, size: int) -> bytes:
-        """READ."""
-        return self._call(Op.READ, self._nodeid_of(fh), bodies.Read(fh, off, size, 0, 0, 0))
-
-    def write(self, fh: int, off: int, buf: bytes) -> int:
-        """WRITE; appends if the request that is being served is a WRITE of *fh* that does."""
-        request = current.get()
-        write_flags = flags = 0
-        served = request.body if request is not None else None
-        if isinstance(served, bodies.Write) and served.handle == fh:
-            write_flags, flags = served.write_flags, served.flags
-        body = bodies.Write(fh, off, len(buf), write_flags, 0, flags, memoryview(buf))
-        payload = self._call(Op.WRITE, self._nodeid_of(fh), body)
-        return int.from_bytes(payload[:4], "little")
-
-    def flush(self, fh: int) -> None:
-        """FLUSH."""
-        if self.context.no_flush:
-            return  # not ENOSYS: the kernel would not ask for any file again
-        self._call(Op.FLUSH, self._nodeid_of(fh), bodies.Flush(fh, 0))
-
-    def release(self, fh: int) -> None:
-        """RELEASE."""
-        self._call(Op.RELEASE, self._nodeid_of(fh), bodies.Release(fh, 0, 0, 0))
-
-    def fsync(self, fh: int, datasync: bool) -> None:
-        """FSYNC."""
-        body = bodies.Fsync(fh, uapi.FSYNC_FDATASYNC if datasync else 0)
-        self._call(Op.FSYNC, self._nodeid_of(fh), body)
-
-    def lseek(self, fh: int, offset: int, whence: int) -> int:
-        """LSEEK: data and holes; returns the offset in bytes."""
-        payload = self._call(Op.LSEEK, self._nodeid_of(fh), bodies.Lseek(fh, offset, whence))
-        return int.from_bytes(payload[:8], "little")
-
-    def fallocate(self, fh: int, mode: int, offset: int, length: int) -> None:
-        """FALLOCATE."""
-        body = bodies.Fallocate(fh, offset, length, mode)
-        self._call(Op.FALLOCATE, self._nodeid_of(fh), body)
-
-    def copy_file_range(
-        self, fh_in: int, off_in: int, fh_out: int, off_out: int, length: int, flags: int
-    ) -> int:
-        """COPY_FILE_RANGE; returns how many bytes were copied."""
-        nodeid_out = self._nodeid_of(fh_out)
-        body = bodies.CopyFileRange(fh_in, off_in, nodeid_out, fh_out, off_out, length, flags)
-        payload = self._call(Op.COPY_FILE_RANGE_64, self._nodeid_of(fh_in), body)
-        return int.from_bytes(payload[:8], "little")
-
-    def ioctl(
-        self, inode: int, fh: int, command: int, flags: int, data: bytes, output_size: int
-    ) -> bytes:
-        """IOCTL: inode flags; returns the output bytes."""
-        body = bodies.Ioctl(fh, flags, command, 0, len(data), output_size, memoryview(data))
-        return self._call(Op.IOCTL, inode, body)[16:]
-
-    def poll(
-        self,
-        inode: int,
-        fh: int,
-        poll_handle: PollHandle | None,
-        ctx: pyfuse3.RequestContext,
-    ) -> int:
-        """POLL: a regular file is always ready."""
-        del poll_handle
-        body = bodies.Poll(fh, 0, 0, _EVENTS)
-        return int.from_bytes(self._call(Op.POLL, inode, body, ctx)[:4], "little")
-
-    # --- locks ---------------------------------------------------------------------------------
-
-    def getlk(self, fh: int, lock: Lock, ctx: pyfuse3.RequestContext) -> Lock | None:
-        """GETLK: a lock that keeps the caller from getting *lock*, on the backing file."""
-        body = bodies.Lock(fh, lock.owner, lock.start, lock.end, lock.type, lock.pid, 0)
-        payload = self._call(Op.GETLK, self._nodeid_of(fh), body, ctx)
-        found = kernel_replies.decode_lock(payload)
-        if found.type == fcntl.F_UNLCK:
-            return None
-        return lock_of(bodies.Lock(fh, 0, found.start, found.end, found.type, found.pid, 0))
-
-    def setlk(self, fh: int, lock: Lock, wait: bool, ctx: pyfuse3.RequestContext) -> None:
-        """SETLK on the backing file; ``EAGAIN`` if the lock is taken, whether or not to *wait*."""
-        del wait  # the session does, when it gets that answer
-        body = bodies.Lock(fh, lock.owner, lock.start, lock.end, lock.type, lock.pid, 0)
-        self._call(Op.SETLK, self._nodeid_of(fh), body, ctx)
-
-    def flock(self, fh: int, operation: int, ctx: pyfuse3.RequestContext) -> None:
-        """flock(2) on the backing file; ``EAGAIN`` if the lock is taken, with LOCK_NB or not."""
-        kinds = {wanted: kind for kind, wanted in OPERATIONS.items()}
-        kind = kinds.get(operation & ~fcntl.LOCK_NB)
-        if kind is None:
-            fail(errno.EINVAL)
-        body = bodies.Lock(fh, 0, 0, LAST_BYTE, kind, ctx.pid, uapi.LOCK_FLOCK)
-        self._call(Op.SETLK, self._nodeid_of(fh), body, ctx)
 
     # --- attributes ----------------------------------------------------------------------------
 
@@ -453,27 +227,3 @@ class Daemon:
     def removexattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> None:
         """REMOVEXATTR."""
         self._call(Op.REMOVEXATTR, inode, bodies.Removexattr(name), ctx)
-
-
-def _nodeid_in(payload: bytes) -> int:
-    return int.from_bytes(payload[:8], "little")
-
-
-def _caller(request: Request | None) -> pyfuse3.RequestContext:
-    if request is None:
-        return _NOBODY
-    header = request.header
-    return RequestContext(header.uid, header.gid, header.pid)
-
-
-def _extensions(ctx: pyfuse3.RequestContext) -> bodies.Extensions:
-    """The groups that decide about set-group-id bits of what *ctx* makes."""
-    request = current.get()
-    if request is not None and request.header.uid == ctx.uid:
-        extensions: bodies.Extensions = getattr(request.body, "extensions", NO_EXTENSIONS)
-        return extensions
-    return bodies.Extensions(groups=groups_of(ctx.pid)) if ctx.uid else NO_EXTENSIONS
-
-
-def _umask(ctx: pyfuse3.RequestContext) -> int:
-    return getattr(ctx, "umask", 0)

@@ -10,7 +10,7 @@ import pyfuse3
 import structlog
 
 from inopt.handlers.apart import answer_later
-from inopt.handlers.daemon import Request, current
+from inopt.handlers.calling import Request, current
 from inopt.handlers.serve import Context
 from inopt.handlers.tasks import Tasks
 from inopt.wire import bodies

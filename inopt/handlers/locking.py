@@ -22,8 +22,8 @@ from inopt.backing.locks import Locks, Waiting
 from inopt.handlers.adapt import CALLS, FLOCK, Call, errno_of
 from inopt.handlers.answers import Answers
 from inopt.handlers.apart import answer_later, call_function
+from inopt.handlers.calling import current
 from inopt.handlers.closing import Closing, Method
-from inopt.handlers.daemon import current
 from inopt.handlers.running import function_of, overrides
 from inopt.handlers.serve import Serve
 from inopt.handlers.serve.locks import range_of

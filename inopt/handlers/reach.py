@@ -14,7 +14,7 @@ import trio
 
 from inopt.backing.caller import acting_as, groups_of
 from inopt.backing.inodes import Inode
-from inopt.handlers.daemon import Request, current
+from inopt.handlers.calling import Request, current
 from inopt.handlers.failures import fail
 from inopt.handlers.serve import Context
 from inopt.handlers.types import EntryAttributes, entry_of

@@ -15,7 +15,7 @@ import pyfuse3
 from inopt.handlers.adapt import CALLS, FLOCK, METHODS, Call, errno_of
 from inopt.handlers.answers import Answers, MisuseError
 from inopt.handlers.base import Handlers
-from inopt.handlers.daemon import Request, current
+from inopt.handlers.calling import Request, current
 from inopt.handlers.serve import Serve
 from inopt.handlers.tasks import Guard, Job, Tasks
 from inopt.handlers.types import Waker

@@ -16,7 +16,7 @@ from typing import Any
 import pyfuse3
 
 from inopt.handlers.answers import Answers, expect
-from inopt.handlers.daemon import Request
+from inopt.handlers.calling import Request
 from inopt.handlers.directory import ReaddirToken, readdir_reply
 from inopt.handlers.failures import fail
 from inopt.handlers.running import handler_table

@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from inopt.handlers.adapt import errno_of
-from inopt.handlers.daemon import Request, current
+from inopt.handlers.calling import Request, current
 from inopt.ops import Op, op_name
 from inopt.wire.bodies import Header
 

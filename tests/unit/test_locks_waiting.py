@@ -35,7 +35,7 @@ from support.lockers import Locks
 
 from inopt import FUSEError, Handlers, Lock
 from inopt.handlers import locking
-from inopt.handlers.daemon import Request
+from inopt.handlers.calling import Request
 from inopt.handlers.tasks import Job, Tasks
 from inopt.ops import Op
 from inopt.testing import fake_mount
