@@ -31,13 +31,14 @@ class MergedDirectory(OpenDirectory):
     put together when the listing begins, and an offset is a place in that list until it is rewound.
     """
 
-    __slots__ = ("_begun", "_impure", "_list", "_lower", "_marked", "_place", "_tree")
+    __slots__ = ("_begun", "_impure", "_list", "_lower", "_marked", "_merged", "_place", "_tree")
 
     def __init__(self, tree: LayeredTree, inode: Inode, flags: int) -> None:
         super().__init__(inode, flags)
         self._tree = tree
         self._lower = bool(standing_of(inode).below)
         self._list: list[DirectoryEntry] = []
+        self._merged: set[bytes] = set()
         self._begun = False
         self._place = 0
         self._marked = False
@@ -88,7 +89,8 @@ class MergedDirectory(OpenDirectory):
         if not self._lower:
             return self._peek_alone(buffer)
         if not self._begun:
-            self._list = merged_entries(self._tree, self.inode, self.descriptor, buffer)
+            merged = merged_entries(self._tree, self.inode, self.descriptor, buffer)
+            self._list, self._merged = merged
             self._begun = True
         return self._list[self._place] if self._place < len(self._list) else None
 
@@ -119,6 +121,10 @@ class MergedDirectory(OpenDirectory):
         if name == b"..":
             parent = standing_of(self.inode).parent
             return number if parent is None else parent.number
+        if name in self._merged:
+            # Whether it goes on in lower layers, and so has their number, a lookup tells.
+            with suppress(OSError):
+                return self._tree.number_of(self.inode, name)
         if not standing_of(self.inode).layer.is_upper:
             return number
         marks, top = self._tree.stack.format, self._tree.stack.top
@@ -147,24 +153,28 @@ def _is_whiteout(marks: Format, directory: int, entry: DirectoryEntry, *, marked
 
 def merged_entries(
     tree: LayeredTree, inode: Inode, descriptor: int, buffer: ctypes.Array[ctypes.c_char]
-) -> list[DirectoryEntry]:
+) -> tuple[list[DirectoryEntry], set[bytes]]:
     """What a directory of several layers has: each name once, with the offset of its successor.
 
+    And the names of directories that several layers have: they may be one.
     *descriptor*: of its topmost part, open for reading; *buffer*: for getdents64(2).
     """
     marks = tree.stack.format
     places: dict[bytes, DirectoryEntry | None] = {}
-    numbered: set[bytes] = set()
+    merged: set[bytes] = set()
     own = _entries_of(descriptor, buffer)
-    _merge(marks, descriptor, own, places, numbered)
+    _merge(marks, descriptor, own, places, merged)
     for part in standing_of(inode).below:
         lower = tree.open(part.inode, _LISTING)
         try:
-            _merge(marks, lower, _entries_of(lower, buffer), places, numbered)
+            _merge(marks, lower, _entries_of(lower, buffer), places, merged)
         finally:
             os.close(lower)
     shown = [entry for entry in places.values() if entry is not None]
-    return [(number, place + 1, kind, name) for place, (number, _, kind, name) in enumerate(shown)]
+    entries = [
+        (number, place + 1, kind, name) for place, (number, _, kind, name) in enumerate(shown)
+    ]
+    return entries, merged
 
 
 def _entries_of(descriptor: int, buffer: ctypes.Array[ctypes.c_char]) -> list[DirectoryEntry]:
@@ -180,21 +190,17 @@ def _merge(
     directory: int,
     entries: list[DirectoryEntry],
     places: dict[bytes, DirectoryEntry | None],
-    numbered: set[bytes],
+    merged: set[bytes],
 ) -> None:
     """Add the names of one more layer further down to those above it; None marks a whiteout."""
     marked = marks.opaqueness(directory) == b"x"
     for entry in entries:
-        number, offset, kind, name = entry
+        _, _, kind, name = entry
         if name not in places:
             hidden = _is_whiteout(marks, directory, entry, marked=marked)
             places[name] = None if hidden else entry
-        elif kind == _DIRECTORY and name not in DOTS and name not in numbered:
-            above = places[name]
-            if above is not None and above[2] == _DIRECTORY:
-                # stat(2) tells the number of the topmost lower part.
-                places[name] = (number, offset, kind, name)
-                numbered.add(name)
+        elif kind == _DIRECTORY and name not in DOTS:
+            merged.add(name)
 
 
 def has_entries(tree: LayeredTree, inode: Inode) -> bool:
@@ -202,7 +208,7 @@ def has_entries(tree: LayeredTree, inode: Inode) -> bool:
     buffer = ctypes.create_string_buffer(1 << 16)
     descriptor = tree.open(inode, _LISTING)
     try:
-        entries = merged_entries(tree, inode, descriptor, buffer)
+        entries, _ = merged_entries(tree, inode, descriptor, buffer)
     finally:
         os.close(descriptor)
     return any(entry[3] not in DOTS for entry in entries)

@@ -41,20 +41,26 @@ class LayeredNaming(ComingAndGoing):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         tree = self.tree
         self._require_removable(old_parent, name)
-        if self._shows(new_parent, new_name) and not flags & _NOREPLACE:
+        shows = self._shows(new_parent, new_name)
+        if shows and not flags & _NOREPLACE:
             self._require_removable(new_parent, new_name)
         else:
             tree.require_permitted(new_parent, appends=True)
-        moving = self._prepare(old_parent, name)
+        moving = self._movable(old_parent, name)
         other: Inode | None = None
         try:
             if flags & _EXCHANGE:
-                other = self._prepare(new_parent, new_name)
+                other = self._movable(new_parent, new_name)
+                tree.prepare_change(moving)
+                tree.prepare_change(other)
                 self._exchange(old_parent, name, new_parent, new_name, moving, other)
                 self._stands(other, old_parent, name)
             else:
-                if flags & _NOREPLACE and self._shows(new_parent, new_name):
-                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                if shows:
+                    if flags & _NOREPLACE:
+                        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                    self._require_replaceable(new_parent, new_name, moving)
+                tree.prepare_change(moving)
                 self._replace(old_parent, name, new_parent, new_name, moving)
             self._stands(moving, new_parent, new_name)
         finally:
@@ -62,20 +68,16 @@ class LayeredNaming(ComingAndGoing):
                 if inode is not None:
                     tree.forget(inode.nodeid, 1)
 
-    def _prepare(self, parent: Inode, name: bytes) -> Inode:
-        """What *name* is, in the upper layer by now; a lookup of it is counted.
+    def _movable(self, parent: Inode, name: bytes) -> Inode:
+        """What *name* is; a lookup of it is counted. Nothing is copied up yet.
 
         Raises ``EXDEV`` for a directory that lower layers have a part in: programs copy it then.
         """
         inode, _ = self.tree.resolve(parent, name)
-        try:
-            standing = standing_of(inode)
-            if inode.is_directory and (standing.below or not standing.layer.is_upper):
-                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
-            self.tree.prepare_change(inode)
-        except BaseException:
+        standing = standing_of(inode)
+        if inode.is_directory and (standing.below or not standing.layer.is_upper):
             self.tree.forget(inode.nodeid, 1)
-            raise
+            fail(errno.EXDEV)
         return inode
 
     def _exchange(
@@ -101,15 +103,15 @@ class LayeredNaming(ComingAndGoing):
         old, new = self._upper(old_parent), self._upper(new_parent)
         leaves_whiteout = self.tree.shows_below(old_parent, name)
         present = look(new, new_name)
-        if self._shows(new_parent, new_name):
-            self._require_replaceable(new_parent, new_name, moving)
-            if moving.is_directory and present is not None and not is_whiteout(present):
-                self._clear_whiteouts(new, new_name)
+        hidden = present is not None and is_whiteout(present)
+        if moving.is_directory and present is not None and not hidden:
+            self._clear_whiteouts(new, new_name)
         self._hide_below(moving, new_parent)
         if old_parent is not new_parent:
             self._mark_arrival(moving, new)
-        if moving.is_directory and present is not None and is_whiteout(present):
-            # A directory takes no whiteout's place: they change places, and that may go.
+        if hidden and (moving.is_directory or leaves_whiteout):
+            # They change places: a directory takes no whiteout's place, and where a lower layer has
+            # the old name, there is one to be. Else it may go.
             syscalls.renameat2(old, name, new, new_name, _EXCHANGE)
             if not leaves_whiteout:
                 os.unlink(name, dir_fd=old)

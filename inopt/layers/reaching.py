@@ -107,6 +107,12 @@ class StackedNames(Tree):
             pass
         return top
 
+    def number_of(self, directory: Inode, name: bytes) -> int:
+        """The inode number of *name*, as a lookup tells it; nothing is counted."""
+        inode, _ = self.resolve(directory, name)
+        self.forget(inode.nodeid, 1)
+        return inode.number
+
     def shows_below(self, directory: Inode, name: bytes) -> bool:
         """Whether *name* would show if the topmost part of *directory* had it not."""
         try:

@@ -34,8 +34,11 @@ _TOUCH: Final = uapi.FATTR_ATIME | uapi.FATTR_MTIME | uapi.FATTR_ATIME_NOW | uap
 
 
 def _attributes(context: Context, inode: Inode, handle: int | None) -> Attributes:
-    """The attributes of an inode, by the descriptor of an open file if there is one."""
-    if handle is not None:
+    """The attributes of an inode, by the descriptor of an open file if there is one.
+
+    Not if another file has taken that one's place: they are those of its name, however asked for.
+    """
+    if handle is not None and (inode.layers is None or not inode.layers.replaced):
         try:
             file = context.files.get(handle)
         except OSError:

@@ -1,0 +1,108 @@
+"""What listings of layers tell beside names, and what failed renames leave behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+from support import rawcalls
+from support.mounting import in_place
+from support.overlays import Layers, OverlayMount, mounted_by_kernel, mounted_by_us
+
+NAMES: Final = ("below-a-whiteout", "below-a-file", "merged", "opaque", "removed", "upper", "file")
+
+
+@pytest.fixture
+def layers(host: None) -> Iterator[Layers]:
+    """Directories that go on in lower layers, and some that only seem to."""
+    with in_place("listing") as place:
+        made = Layers.made(place, 2)
+        top, base = (lower / "d" for lower in made.lowers)
+        for name in NAMES[:-1]:
+            (base / name).mkdir(parents=True)
+        top.mkdir()
+        os.mknod(top / "below-a-whiteout", stat.S_IFCHR)
+        (top / "below-a-file").touch()
+        for name in ("merged", "opaque"):
+            (top / name).mkdir()
+        os.setxattr(top / "opaque", "trusted.overlay.opaque", b"y")
+        (top / "file").touch()
+        yield made
+
+
+def mend(tree: Path) -> None:
+    """Have something of each in the upper layer."""
+    for name in ("below-a-whiteout", "below-a-file", "removed"):
+        path = tree / "d" / name
+        if name == "below-a-file":
+            path.unlink()
+        elif name == "removed":
+            path.rmdir()
+        path.mkdir()
+    for name in ("merged", "opaque", "upper"):
+        (tree / "d" / name / "new").touch()
+
+
+@pytest.mark.parametrize("by_name_first", [False, True])
+def test_inode_numbers_are_those_of_stat(layers: Layers, by_name_first: bool) -> None:
+    """Also where nothing is looked up for the listing, as all has been asked for by name."""
+    place = layers.upper.parent
+    with mounted_by_kernel(layers, place / "mnt") as tree:
+        mend(tree)
+    with mounted_by_us(layers, place / "mnt") as mount:
+        directory = mount.path / "d"
+        if by_name_first:
+            for name in NAMES:
+                os.lstat(directory / name)
+        with os.scandir(directory) as entries:
+            listed = {entry.name: entry.inode() for entry in entries}
+        assert listed == {name: os.lstat(directory / name).st_ino for name in NAMES}
+
+
+@pytest.fixture
+def mount(layers: Layers) -> Iterator[OverlayMount]:
+    with mounted_by_us(layers, layers.upper.parent / "mnt") as mount:
+        yield mount
+
+
+def test_a_rename_that_cannot_be_copies_nothing_up(mount: OverlayMount) -> None:
+    file, other = mount.path / "d/file", mount.path / "d/merged"
+    for old, new in ((file, other), (other, file)):
+        with pytest.raises(OSError) as caught:  # noqa: PT011
+            rawcalls.renameat2(os.fsencode(old), os.fsencode(new), rawcalls.RENAME_EXCHANGE)
+        assert caught.value.errno == errno.EXDEV
+    (mount.path / "d/empty").mkdir()
+    (mount.path / "d/merged/new").touch()
+    with pytest.raises(OSError) as caught:  # noqa: PT011
+        (mount.path / "d/empty").rename(other)
+    assert caught.value.errno == errno.ENOTEMPTY
+    assert not (mount.layers.upper / "d/file").exists()
+
+
+def test_a_whiteout_inherits_nothing(mount: OverlayMount) -> None:
+    """It changes places with the one that the new name had."""
+    directory = mount.path / "d"
+    (mount.path / "d/merged").rmdir()
+    done = subprocess.run(["setfacl", "-d", "-m", "u:1:rwx", str(directory)], check=False)
+    assert done.returncode == 0
+    (directory / "file").rename(directory / "merged")
+    left = mount.layers.upper / "d/file"
+    assert stat.S_ISCHR(left.lstat().st_mode)
+    assert "system.posix_acl_access" not in os.listxattr(left)
+
+
+def test_the_end_of_a_file_that_was_opened_before(mount: OverlayMount) -> None:
+    path = mount.path / "d/file"
+    reader = os.open(path, os.O_RDONLY | os.O_APPEND)
+    try:
+        with path.open("ab") as writer:
+            writer.write(b"more")
+        assert os.fstat(reader).st_size == os.lseek(reader, 0, os.SEEK_END) == 4
+    finally:
+        os.close(reader)
