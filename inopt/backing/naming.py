@@ -35,6 +35,14 @@ class Naming:
         """Look up a name that a listing has shown, and count the lookup."""
         return self.tree.resolve_at(directory.descriptor, name)
 
+    def keeps_listing(self, directory: Inode) -> bool:
+        """Whether what the kernel keeps of a listing is still right, nothing in it having changed.
+
+        Asked when a directory is opened to be listed.
+        """
+        del directory
+        return True
+
     def require_node(self, mode: int, device: int) -> None:
         """Raises `OSError` if a special file of that *mode* and *device* cannot be made here."""
 

@@ -24,6 +24,7 @@ from inopt.layers.format import beneath, is_whiteout, make_whiteout
 from inopt.layers.listing import MergedDirectory, has_entries
 from inopt.layers.protection import protection_of, require_permitted
 from inopt.layers.staging import staged
+from inopt.layers.standing import standing_of
 from inopt.layers.tree import LayeredTree
 from inopt.layers.working import remove_tree
 from inopt.wire.replies import Attributes
@@ -55,6 +56,13 @@ class ComingAndGoing(Naming):
     def listed(self, directory: OpenDirectory, name: bytes) -> tuple[Inode, Attributes]:
         """Look up a name that a listing has shown, and count the lookup."""
         return self.tree.resolve(directory.inode, name)
+
+    def keeps_listing(self, directory: Inode) -> bool:
+        """Not if it is in another directory by now: a listing tells that one's number, too."""
+        standing = standing_of(directory)
+        earlier, parent = standing.listed_in, standing.parent
+        standing.listed_in = 0 if parent is None else parent.nodeid
+        return earlier in (-1, standing.listed_in)
 
     def _upper(self, directory: Inode) -> int:
         return self._copier.upper_directory(directory)

@@ -15,7 +15,8 @@ class Standing(msgspec.Struct, eq=False, gc=False):
     lower parts of a directory that is merged, topmost first. ``replaced``: it has been copied up
     while the kernel read the lower file by itself, so the copy is another inode. ``has_twin``: it
     is such a copy. ``protection``: which flags of chattr(1) it has, beside those that a file of the
-    upper layer has itself; -1 while that is not known.
+    upper layer has itself; -1 while that is not known. ``listed_in``: the nodeid of the directory
+    in which it was when it was last opened to be listed; -1 if it never was.
     """
 
     parent: Inode | None
@@ -25,6 +26,7 @@ class Standing(msgspec.Struct, eq=False, gc=False):
     replaced: bool = False
     has_twin: bool = False
     protection: int = -1
+    listed_in: int = -1
 
 
 class Part:

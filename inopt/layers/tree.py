@@ -182,11 +182,18 @@ class LayeredTree(StackedNames):
             self.descriptors.held -= 1
             self.descriptors.retire(kept)
         self.descriptors.drop(inode.nodeid)
-        # Nobody will notice when the copy of a replaced one loses its name: that is kept.
-        if handle and attributes.links and not standing.replaced:
+        if handle and attributes.links:
             self.unpin(inode)
         if self.moved is not None:
             self.moved(inode)
+
+    def unpin(self, inode: Inode) -> None:
+        """Keep no descriptor of an inode that has a name, unless it is a replaced one.
+
+        Nobody will notice when its copy, which is another inode, loses the last name.
+        """
+        if not standing_of(inode).replaced:
+            super().unpin(inode)
 
     def _kept(self, inode: Inode) -> int:
         return os.dup(inode.descriptor) if inode.descriptor >= 0 else -1

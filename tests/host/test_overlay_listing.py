@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import stat
@@ -15,6 +16,9 @@ from support import rawcalls
 from support.mounting import in_place
 from support.overlays import Layers, OverlayMount, mounted_by_kernel, mounted_by_us
 
+from inopt.backing.files import DirectoryEntry, read_entries
+
+BUFFER: Final = ctypes.create_string_buffer(1 << 16)
 NAMES: Final = ("below-a-whiteout", "below-a-file", "merged", "opaque", "removed", "upper", "file")
 
 
@@ -106,3 +110,39 @@ def test_the_end_of_a_file_that_was_opened_before(mount: OverlayMount) -> None:
         assert os.fstat(reader).st_size == os.lseek(reader, 0, os.SEEK_END) == 4
     finally:
         os.close(reader)
+
+
+def test_a_reader_whose_file_was_linked_and_removed(mount: OverlayMount) -> None:
+    path = mount.path / "d/file"
+    reader = os.open(path, os.O_RDONLY)
+    try:
+        os.link(path, mount.path / "d/another")
+        os.close(os.open(path, os.O_RDWR))
+        path.unlink()
+        (mount.path / "d/another").unlink()
+        assert os.fstat(reader).st_nlink == 0
+    finally:
+        os.close(reader)
+
+
+def test_the_parent_of_a_directory_that_was_listed_before(mount: OverlayMount) -> None:
+    moved, place = mount.path / "d/moved", mount.path / "d/opaque"
+    moved.mkdir()
+    assert number_above(moved) == (mount.path / "d").stat().st_ino
+    moved.rename(place / "moved")
+    assert number_above(place / "moved") == place.stat().st_ino
+    (place / "moved").rename(moved)
+    assert number_above(moved) == (mount.path / "d").stat().st_ino
+
+
+def number_above(directory: Path) -> int:
+    """The inode number that a listing tells of `..`; the kernel may have kept it."""
+    for _ in range(2):
+        opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            listed: list[DirectoryEntry] = []
+            while more := read_entries(opened, BUFFER):
+                listed += more
+        finally:
+            os.close(opened)
+    return next(number for number, _, _, name in listed if name == b"..")

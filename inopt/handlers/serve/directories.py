@@ -69,7 +69,9 @@ def opendir(context: Context, header: Header, body: bodies.Open) -> bytes:
         if not backing_id and not attached.lists(inode):
             directory.open(tree)
     keeps = context.names.alone and not context.placement.policy.hides
-    reply_flags = FOPEN_CACHE_DIR | FOPEN_KEEP_CACHE if keeps else 0
+    reply_flags = FOPEN_CACHE_DIR if keeps else 0
+    if keeps and context.names.keeps_listing(inode):
+        reply_flags |= FOPEN_KEEP_CACHE
     return context.dialect.open(context.directories.add(directory), reply_flags, backing_id)
 
 
