@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from contextlib import suppress
@@ -16,8 +15,8 @@ from inopt.backing.filesystems import Filesystem, mount_descriptor
 from inopt.backing.identity import attributes_of
 from inopt.exceptions import UsageError
 from inopt.layers.format import Format, filesystem_uuid, is_whiteout
-from inopt.layers.mounted import layer_mounts
 from inopt.layers.options import LayerOptions
+from inopt.layers.taking import take
 from inopt.layers.working import clear, mark_volatile, take_work, unmark_volatile
 from inopt.wire.replies import Attributes
 
@@ -141,10 +140,10 @@ class Stack:
         made = False
         try:
             self.layers.append(Layer(path, root, is_upper=True))
-            self._held.append(_take("--upper", path, root))
+            self._held.append(take("--upper", path, root))
             if os.statvfs(root).f_flag & os.ST_RDONLY:
                 _refuse("--upper", path, "mounted read-only", "remount it writable")
-            self._held.append(_take("--work", work_path, holder))
+            self._held.append(take("--work", work_path, holder))
             try:
                 self.work, made = take_work(work_path, holder)
             except OSError as error:
@@ -266,32 +265,6 @@ def _beneath(private: int, above: str, place: str) -> int:
         return found
     os.close(found)
     return -1
-
-
-def _take(what: str, path: str, directory: int) -> int:
-    """A descriptor that keeps other mounts from using a directory. Raises `UsageError`."""
-    held = os.open(".", _DIRECTORY, dir_fd=directory)
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _refuse(what, path, "in use by another mount", "unmount that, or use another one")
-        kernels = _overlay_using(held)
-        if kernels is not None:
-            _refuse(what, path, f"in use by the overlay at {kernels}", "unmount that")
-    except BaseException:
-        os.close(held)
-        raise
-    return held
-
-
-def _overlay_using(directory: int) -> str | None:
-    """Where the kernel has an overlay mounted that writes to this directory."""
-    status = os.fstat(directory)
-    for mount in layer_mounts():
-        if mount.is_overlay and mount.has(status.st_dev, status.st_ino):
-            return mount.point
-    return None
 
 
 def _refuse(what: str, path: str, reason: str, way_out: str) -> NoReturn:

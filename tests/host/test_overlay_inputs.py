@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -156,6 +158,17 @@ def test_directories_in_use(layers: Layers) -> None:
             refused(layers, *arguments, line=what + line)
     with mounted_by_us(layers, place / "ours") as mount:
         assert (mount.path / "file").read_text() == "file"
+
+
+def test_directories_that_are_given_up_at_this_moment(layers: Layers) -> None:
+    """As after umount(8), or when a daemon has been killed: it may not have ended yet."""
+    held = os.open(layers.upper, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    soon = threading.Timer(0.2, os.close, (held,))
+    soon.start()
+    with mounted_by_us(layers, layers.upper.parent / "ours") as mount:
+        assert (mount.path / "file").read_text() == "file"
+    soon.join()
 
 
 @contextmanager
