@@ -90,6 +90,7 @@ def test_a_daemon_that_dies_leaves_it(layers: Layers, place: Path) -> None:
     with mounted_by_us(layers, mnt, "-o", "volatile") as mount:
         _change(mnt)
         os.kill(mount.pid, signal.SIGKILL)
+        assert wait_gone(mount.pid)
     _is_refused_by_both(layers, mnt)
     shutil.rmtree(layers.work / "work" / "incompat")
     _can_be_mounted_by_both(layers, mnt)

@@ -35,6 +35,7 @@ class Person:
         self._name = name
         self._tier = tier
         self._held: dict[str, bytes] = {}
+        self._kernels = os.fsencode(paths[0])
         self._clients: list[Client] = [people.get(name), people.get(name + "2")]
         for client, path in zip(self._clients, paths, strict=True):
             client.watch = None
@@ -75,11 +76,19 @@ class Person:
     def _excused(self, operation: str, arguments: tuple[Any, ...], kernel: Any, ours: Any) -> bool:
         if excused(operation, kernel, ours, self._tier):
             return True
+        if operation == "rename" and kernel is None and ours == "EACCES" and self._tier != "none":
+            # Two names of one copy: as long as the lower file is open for reading, it is another
+            # inode by the earlier name, and the kernel asks for permission before it compares.
+            return self._is_one_file(*arguments[:2])
         held = self._held.get(arguments[0]) if arguments else None
         if held is None:
             return False
         now = self._clients[1].call("pread", arguments[0], 1 << 20, 0)
         return may_be_as_before(operation, arguments, ours, held, now, self._tier)
+
+    def _is_one_file(self, *names: bytes) -> bool:
+        one, other = (os.lstat(os.path.join(self._kernels, name)) for name in names)
+        return os.path.samestat(one, other)
 
     def leave(self) -> None:
         """Hold nothing."""
