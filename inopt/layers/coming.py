@@ -120,20 +120,18 @@ class ComingAndGoing(Naming):
     def remove(self, parent: Inode, name: bytes, *, is_directory: bool) -> None:
         """Take a name away; a directory must be empty."""
         self._require_removable(parent, name)
+        if is_directory:
+            self._require_empty(parent, name)
         upper = self._upper(parent)
         below = self.tree.shows_below(parent, name)
         present = look(upper, name)
         if present is None:
             if not below:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            if is_directory:
-                self._require_empty(parent, name)
             self._whiteout(upper, name)
             return
         if is_whiteout(present):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if is_directory:
-            self._require_empty(parent, name)
         if not below:
             if is_directory:
                 self._clear_whiteouts(upper, name)

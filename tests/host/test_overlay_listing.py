@@ -69,6 +69,15 @@ def test_inode_numbers_are_those_of_stat(layers: Layers, by_name_first: bool) ->
         assert listed == {name: os.lstat(directory / name).st_ino for name in NAMES}
 
 
+def test_a_directory_that_is_not_empty_stays_below(layers: Layers) -> None:
+    (layers.lowers[0] / "d/merged/file").touch()
+    with mounted_by_us(layers, layers.upper.parent / "mnt") as mount:
+        with pytest.raises(OSError) as caught:  # noqa: PT011
+            (mount.path / "d/merged").rmdir()
+        assert caught.value.errno == errno.ENOTEMPTY
+    assert not (layers.upper / "d").exists()
+
+
 @pytest.fixture
 def mount(layers: Layers) -> Iterator[OverlayMount]:
     with mounted_by_us(layers, layers.upper.parent / "mnt") as mount:
