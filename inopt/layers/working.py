@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
 from typing import Final, NoReturn
 
 from inopt import syscalls
@@ -107,9 +106,12 @@ def remove_tree(directory: int, name: bytes) -> None:
     try:
         if status.st_dev != os.fstat(directory).st_dev:
             raise OSError(errno.EXDEV, "a filesystem is mounted there", os.fsdecode(name))
-        with suppress(PermissionError):
+        try:
+            clear(inner)
+        except PermissionError:
+            # Not before: who has the directory open sees its mode.
             os.fchmod(inner, 0o700)
-        clear(inner)
+            clear(inner)
     finally:
         os.close(inner)
     os.rmdir(name, dir_fd=directory)

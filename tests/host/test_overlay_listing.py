@@ -155,3 +155,14 @@ def number_above(directory: Path) -> int:
         finally:
             os.close(opened)
     return next(number for number, _, _, name in listed if name == b"..")
+
+
+def test_a_removed_directory_keeps_its_mode(mount: OverlayMount) -> None:
+    path = mount.path / "d/merged"
+    path.chmod(0o755)
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        path.rmdir()
+        assert stat.S_IMODE(os.fstat(opened).st_mode) == 0o755
+    finally:
+        os.close(opened)
