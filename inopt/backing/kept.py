@@ -26,9 +26,6 @@ class KeptIds:
     def __init__(self) -> None:
         self._kept: OrderedDict[int, tuple[Inode, int]] = OrderedDict()
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     def put(self, inode: Inode, backing_id: int) -> list[int]:
         """Keep an id; returns those that are not kept any more."""
         ended = self.take(inode.nodeid)

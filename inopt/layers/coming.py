@@ -119,20 +119,14 @@ class ComingAndGoing(Naming):
 
     def remove(self, parent: Inode, name: bytes, *, is_directory: bool) -> None:
         """Take a name away; a directory must be empty."""
-        self._require_removable(parent, name)
+        is_in_upper = self._require_removable(parent, name)
         if is_directory:
             self._require_empty(parent, name)
         upper = self._upper(parent)
-        below = self.tree.shows_below(parent, name)
-        present = look(upper, name)
-        if present is None:
-            if not below:
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if not is_in_upper:
             self._whiteout(upper, name)
             return
-        if is_whiteout(present):
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-        if not below:
+        if not self.tree.shows_below(parent, name):
             if is_directory:
                 self._clear_whiteouts(upper, name)
             self._remove(upper, name, is_directory=is_directory)
@@ -154,8 +148,11 @@ class ComingAndGoing(Naming):
             raise
         self.tree.pin_if_unlinked(victim)
 
-    def _require_removable(self, parent: Inode, name: bytes) -> None:
-        """Raise ``EPERM`` if flags of chattr(1) keep a name where it is."""
+    def _require_removable(self, parent: Inode, name: bytes) -> bool:
+        """Raise ``EPERM`` if flags of chattr(1) keep a name where it is, ``ENOENT`` for none.
+
+        Returns whether the upper layer has it.
+        """
         tree = self.tree
         tree.require_permitted(parent)
         found, _ = tree.finder.find(parent, name)
@@ -166,6 +163,7 @@ class ComingAndGoing(Naming):
         finally:
             found.close()
         require_permitted(protection)
+        return found.layer.is_upper
 
     def _whiteout(self, upper: int, name: bytes) -> None:
         """Say that *name* is no more: made elsewhere, as it would inherit ACLs and group here."""
