@@ -35,8 +35,16 @@ APPEND: Final = 0x20
 _BOTH: Final = IMMUTABLE | APPEND
 _LETTERS: Final = {b"a": APPEND, b"i": IMMUTABLE}
 _OTHERS: Final = 0x08 | 0x80  # FS_SYNC_FL, FS_NOATIME_FL: the copy has these itself
-# Of a struct fsxattr (linux/fs.h), by the flag that means the same.
+# Which bit stands for which flag in what an ioctl(2) command reads or writes: inode flags, or a
+# struct fsxattr (linux/fs.h). Other commands are about other things.
+_PLAIN: Final = {IMMUTABLE: IMMUTABLE, APPEND: APPEND}
 _EXTENDED: Final = {IMMUTABLE: 0x08, APPEND: 0x10}
+_BITS: Final = {
+    FS_IOC_GETFLAGS: _PLAIN,
+    FS_IOC_SETFLAGS: _PLAIN,
+    FS_IOC_FSGETXATTR: _EXTENDED,
+    FS_IOC_FSSETXATTR: _EXTENDED,
+}
 _NONE: Final = (errno.ENODATA, errno.EOPNOTSUPP)
 _FLAGS: Final = struct.Struct("<I")
 
@@ -98,7 +106,7 @@ class Protection:
     def show(self, inode: Inode, command: int, argument: bytearray) -> None:
         """Add the flags that an inode has to what its file has said of its own."""
         (flags,) = _FLAGS.unpack_from(argument)
-        for flag, bit in _bits(command).items():
+        for flag, bit in _BITS.get(command, {}).items():
             if self.of(inode) & flag:
                 flags |= bit
         _FLAGS.pack_into(argument, 0, flags)
@@ -107,7 +115,7 @@ class Protection:
         """Take from the flags that an inode, in the upper layer, is to have those kept here."""
         (flags,) = _FLAGS.unpack_from(argument)
         protection = 0
-        for flag, bit in _bits(command).items():
+        for flag, bit in _BITS.get(command, {}).items():
             if flags & bit:
                 protection |= flag
                 flags &= ~bit
@@ -130,15 +138,6 @@ class Protection:
 
 def _decoded(letters: bytes | None) -> int:
     return sum(flag for letter, flag in _LETTERS.items() if letter in (letters or b""))
-
-
-def _bits(command: int) -> dict[int, int]:
-    """Which bit stands for which flag in what an ioctl(2) command reads or writes."""
-    return (
-        _EXTENDED
-        if command in (FS_IOC_FSGETXATTR, FS_IOC_FSSETXATTR)
-        else {flag: flag for flag in _EXTENDED}
-    )
 
 
 def _read_flags(descriptor: int) -> int:

@@ -16,6 +16,8 @@ from support.overlays import Layers, mounted_by_kernel, mounted_by_us
 
 TIERS: Final = tuple(os.environ.get("INOPT_TEST_TIERS", "none rw").split())
 
+_GETVERSION: Final = 0x80087601  # FS_IOC_GETVERSION, linux/fs.h
+
 # Each by sh in the mount; a directory is `i*` if immutable and `a*` if append-only.
 STEPS: Final = """
 echo y >> immutable
@@ -148,6 +150,22 @@ def test_what_flags_protect(layers: Layers, tier: str) -> None:
     with mounted_by_kernel(layers, place / "oracle"):
         refused = outcome(place / "oracle", "rm append")
         assert refused == "1\nrm: cannot remove 'append': Operation not permitted\n"
+
+
+def test_only_flags_are_told_as_flags(layers: Layers) -> None:
+    """What else an ioctl(2) reads stays as the upper layer's file says."""
+    with mounted_by_us(layers, layers.upper.parent / "mnt") as mount:
+        with (mount.path / "append").open("ab") as file:
+            file.write(b"copied up")
+        assert "-a-" in outcome(mount.path, "lsattr append")
+        assert version_of(mount.path / "append") == version_of(layers.upper / "append")
+
+
+def version_of(path: Path) -> int:
+    answer = bytearray(8)
+    with path.open("rb") as file:
+        fcntl.ioctl(file, _GETVERSION, answer)
+    return int.from_bytes(answer[:4], "little")
 
 
 def marks(upper: Path) -> list[str]:
