@@ -130,13 +130,15 @@ class Attachments:
             inode.io = _Io(backing_id)
             return backing_id
 
+    def may_open_again(self, inode: Inode) -> bool:
+        """Whether `opened_again` may find an id: asked first, as it costs nothing."""
+        return inode.io is not None or self._kept.has(inode)
+
     def opened_again(self, inode: Inode) -> int:
         """Count an open for reading by the id that the inode has; 0, and nothing, if it has none.
 
         It has one while it is open, and perhaps for some time afterwards.
         """
-        if inode.io is None and not self._kept.has(inode):
-            return 0
         with self._lock:
             state = inode.io
             if isinstance(state, _Io):

@@ -65,8 +65,10 @@ def open_file(context: Context, header: Header, body: bodies.Open) -> bytes:
 
 def _open_again(context: Context, inode: Inode, flags: int) -> bytes | None:
     """Answer an open for reading of a file that the kernel has already; None if it has not."""
+    if inode.never_bypass or not context.attachments.may_open_again(inode):
+        return None
     plan = context.placement.plan(inode)
-    if not plan.bypasses or inode.never_bypass:
+    if not plan.bypasses:
         return None
     backing_id = context.attachments.opened_again(inode)
     if not backing_id:
