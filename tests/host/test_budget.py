@@ -72,7 +72,7 @@ def descriptors_sampled(pid: int) -> Iterator[list[int]]:
     over = threading.Event()
 
     def sample() -> None:
-        while not over.wait(0.01):
+        while not over.wait(0.002):
             samples.append(len(os.listdir(f"/proc/{pid}/fd")))
 
     thread = threading.Thread(target=sample)
