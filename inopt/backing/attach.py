@@ -30,14 +30,16 @@ class _Io:
 
     ``wished``: they bypass because a handler wishes it, not by the policy. ``lent``: the backing id
     is the one that is attached to the inode, and is not given back with the last release.
+    ``stores``: how many of them may make mappings through which the file is changed.
     """
 
-    __slots__ = ("backing_id", "lent", "opens", "wished")
+    __slots__ = ("backing_id", "lent", "opens", "stores", "wished")
 
-    def __init__(self, backing_id: int, *, lent: bool = False) -> None:
+    def __init__(self, backing_id: int, *, lent: bool = False, stores: bool = False) -> None:
         self.backing_id = backing_id
         self.lent = lent
         self.opens = 1
+        self.stores = int(stores)
         self.wished = False
 
 
@@ -96,13 +98,14 @@ class Attachments:
         bypasses: bool,
         joins: bool,
         follows: bool = False,
+        stores: bool = False,
     ) -> int:
         """Count an open of *inode*; returns its backing id, or 0 if the daemon serves it.
 
         *descriptor* is any descriptor of the backing file; *writes* says whether this open may
-        write; *bypasses*, whether the inode is to bypass; *joins*, whether the policy lets this
-        open bypass if others do; *follows*, if they do because a handler wishes it. Only the
-        first open decides.
+        write; *stores*, whether a mapping of it may; *bypasses*, whether the inode is to bypass;
+        *joins*, whether the policy lets this open bypass if others do; *follows*, if they do
+        because a handler wishes it. Only the first open decides.
 
         Raises `OSError` ``EBUSY`` if this one must not bypass and earlier ones, from before the
         policy said so, still do, and the kernel does not take a mixture.
@@ -114,8 +117,9 @@ class Attachments:
                 # For good: what this policy would have otherwise was asked before it was attached.
                 if isinstance(state, _Io):
                     state.opens += 1
+                    state.stores += stores
                 else:
-                    inode.io = _Io(attached.backing_id, lent=True)
+                    inode.io = _Io(attached.backing_id, lent=True, stores=stores)
                 return attached.backing_id
             if isinstance(state, _Io):
                 may_join = bypasses or joins or (follows and state.wished)
@@ -123,11 +127,12 @@ class Attachments:
                 if not alike and not self._mixes:
                     raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
                 state.opens += 1
+                state.stores += stores
                 return state.backing_id if alike else 0
             backing_id = 0
             if self._register is not None and bypasses:
                 backing_id = self._try_register(inode, descriptor, writes=writes)
-            inode.io = _Io(backing_id)
+            inode.io = _Io(backing_id, stores=stores)
             return backing_id
 
     def may_open_again(self, inode: Inode) -> bool:
@@ -185,13 +190,22 @@ class Attachments:
         state = inode.io
         return state.backing_id if isinstance(state, _Io) else 0
 
-    def released(self, inode: Inode) -> None:
-        """Count a release; the last one gives the backing id back, if it is not kept."""
+    def may_store(self, inode: Inode) -> bool:
+        """Whether the file may change at any moment without the kernel noticing: by a mapping."""
+        state = inode.io
+        return isinstance(state, _Io) and state.stores > 0 and state.backing_id > 0
+
+    def released(self, inode: Inode, *, stores: bool = False) -> None:
+        """Count a release of what was `opened` with this *stores*.
+
+        The last one gives the backing id back, if it is not kept.
+        """
         with self._lock:
             state = inode.io
             if not isinstance(state, _Io):
                 return
             state.opens -= 1
+            state.stores -= stores
             if state.opens:
                 return
             inode.io = None

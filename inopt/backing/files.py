@@ -58,6 +58,11 @@ class OpenFile:
         self.opener: Any = None
         self.flocked = False
 
+    @property
+    def stores(self) -> bool:
+        """Whether a mapping of it may change the file."""
+        return self.flags & os.O_ACCMODE == os.O_RDWR
+
     def fileno(self, tree: Tree) -> int:
         """A descriptor of the backing file with this open's access mode."""
         if self.descriptor < 0:

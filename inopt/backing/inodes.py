@@ -38,7 +38,8 @@ class Inode(msgspec.Struct, eq=False, gc=False):
     ``position`` and ``plan`` are what the policy makes of it, which belongs to
     `inopt.handlers.placement`; ``layers`` is where it stands in layers, which belongs to
     `inopt.layers`; ``never_bypass`` and ``user`` are the wish and the state of a
-    user's handler. ``lent``: how many of its ``lookups`` are the handlers', who have made them and
+    user's handler. ``mapped``: there may be a mapping through which the file is changed, of an open
+    that has ended. ``lent``: how many of its ``lookups`` are the handlers', who have made them and
     neither passed them on to the kernel nor given them back. ``looked``: of a directory, how many
     names in it the kernel has lately asked for, which belongs to `inopt.handlers.serve.looking`.
     """
@@ -60,6 +61,7 @@ class Inode(msgspec.Struct, eq=False, gc=False):
     looked: Any = None
     never_bypass: bool = False
     user: Any = None
+    mapped: bool = False
 
     def __repr__(self) -> str:
         return f"<Inode {self.nodeid} generation {self.generation} lookups {self.lookups}>"

@@ -150,6 +150,23 @@ def test_one_open_keeps_the_backing_id(mount: Mount, people: Clients) -> None:
     assert wait_for_no_backing_ids(mount)["backing_ids"] == 0
 
 
+@pytest.mark.parametrize("flags", [os.O_RDWR, os.O_RDWR | os.O_APPEND])
+def test_a_store_through_a_mapping_moves_the_times_at_once(mount: Mount, flags: int) -> None:
+    path = mount.path / f"stored-{flags}"
+    path.write_bytes(b"x" * 4096)
+    os.utime(path, (1, 1))
+    descriptor = os.open(path, flags)
+    with mmap.mmap(descriptor, 4096) as mapping:
+        assert mapping[:1] == b"x"
+        assert path.stat().st_mtime == os.fstat(descriptor).st_mtime == 1
+        mapping[:1] = b"y"
+        changed = (mount.source / path.name).stat()
+        seen = path.stat()
+        os.close(descriptor)
+    assert changed.st_mtime > 1
+    assert (seen.st_mtime_ns, seen.st_ctime_ns) == (changed.st_mtime_ns, changed.st_ctime_ns)
+
+
 def test_many_processes_open_the_same_files_in_all_ways(mount: Mount) -> None:
     home = Path(mount.path) / "stress"
     home.mkdir()

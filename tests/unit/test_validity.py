@@ -26,13 +26,30 @@ async def test_not_long_while_stores_may_move_times(tmp_path: Path, policy: Path
     async with fake_mount(source=source, policy=policy, bypass=True) as kernel:
         made = await kernel.create(1, b"file", os.O_RDWR)
         assert kernel.backing_ids
-        assert made.entry.validity.attribute_seconds == 1
-        assert (await kernel.getattr(made.entry.nodeid)).validity.attribute_seconds == 1
+        assert made.entry.validity.attribute_seconds == 0
+        assert (await kernel.getattr(made.entry.nodeid)).validity.attribute_seconds == 0
         assert kernel.notifications == [], "it knows nothing yet that could be wrong"
         await kernel.release(made.open.handle, nodeid=made.entry.nodeid)
-        assert [code for code, _ in kernel.notifications] == [NotifyCode.INVAL_INODE]
-        assert (await kernel.lookup(1, b"file")).validity.attribute_seconds == 3600
+        assert kernel.notifications == [], "nor does it believe anything"
+        assert (await kernel.lookup(1, b"file")).validity.attribute_seconds == 1, "a mapping stays"
         opened = await kernel.open(made.entry.nodeid, os.O_RDWR)
-        assert [code for code, _ in kernel.notifications] == [NotifyCode.INVAL_INODE] * 2
-        assert (await kernel.lookup(1, b"file")).validity.attribute_seconds == 1
+        assert [code for code, _ in kernel.notifications] == [NotifyCode.INVAL_INODE]
+        assert (await kernel.lookup(1, b"file")).validity.attribute_seconds == 0
         await kernel.release(opened.handle, nodeid=made.entry.nodeid)
+
+
+async def test_long_where_nothing_can_be_stored(tmp_path: Path, policy: Path) -> None:
+    """The kernel notices what it writes itself; a mapping needs an open for reading and writing."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_bytes(b"")
+    async with fake_mount(source=source, policy=policy, bypass=True) as kernel:
+        nodeid = (await kernel.lookup(1, b"file")).nodeid
+        for flags in (os.O_RDONLY, os.O_WRONLY):
+            await kernel.open(nodeid, flags)
+            assert (await kernel.lookup(1, b"file")).validity.attribute_seconds == 3600
+        assert kernel.notifications == []
+        reader_and_writer = await kernel.open(nodeid, os.O_RDWR)
+        assert (await kernel.lookup(1, b"file")).validity.attribute_seconds == 0
+        await kernel.release(reader_and_writer.handle, nodeid=nodeid)
+        assert (await kernel.lookup(1, b"file")).validity.attribute_seconds == 1

@@ -30,7 +30,7 @@ from inopt.wire.replies import Attributes, Validity
 from inopt.wire.uapi import FOPEN_DIRECT_IO, FOPEN_NOFLUSH
 
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
-# Seconds for which attributes of what is open for bypassed writing are believed at most.
+# Seconds for which attributes of what may still be mapped are believed at most.
 _SHORT: Final = 1.0
 _NO_NAMES: Final = (*DOTS, NAMELESS)
 
@@ -60,15 +60,14 @@ class Context:
         "directories",
         "files",
         "invalidate",
-        "is_long",
         "lifetime",
         "locks",
+        "mapped_validities",
         "name_validities",
         "names",
         "negative",
         "no_flush",
         "open_flags",
-        "open_validity",
         "placement",
         "reads_back",
         "tell",
@@ -122,19 +121,17 @@ class Context:
             Validity.of(long_entry, long_attributes),
         )
         self.name_validities = (Validity.of(entry, 0), Validity.of(long_entry, 0))
-        # Stores through a shared mapping that bypasses move times, and the kernel does not notice.
         short = min(attributes, _SHORT)
-        self.is_long = attributes > short
-        self.open_validity = Validity.of(entry, short)
+        self.mapped_validities = (Validity.of(entry, short), Validity.of(long_entry, short))
         negative = seconds(cache.negative)
         self.negative = self.dialect.negative_entry(Validity.of(negative, 0)) if negative else None
 
-    def entry(self, inode: Inode, attributes: Attributes, *, is_open: bool = False) -> bytes:
+    def entry(self, inode: Inode, attributes: Attributes, *, stores: bool = False) -> bytes:
         """The payload of an entry reply; the lookup has been counted, the plan is there.
 
-        *is_open*: the same reply opens the inode.
+        *stores*: the same reply opens the inode, so that a mapping may change it.
         """
-        validity = self.validity_of(inode, attributes, is_open=is_open)
+        validity = self.validity_of(inode, attributes, stores=stores)
         attached = self.attachments.attached
         backing_id = 0
         if attached is not None:
@@ -184,21 +181,22 @@ class Context:
         inode: Inode,
         attributes: Attributes,
         *,
-        is_open: bool = False,
+        stores: bool = False,
     ) -> bytes:
         """Like `entry`, for an inode that the caller has just given the name *name*."""
         self.placement.admit(self.placement.step(parent, name), inode, attributes)
         self._meet(parent, name, inode)
-        return self.entry(inode, attributes, is_open=is_open)
+        return self.entry(inode, attributes, stores=stores)
 
     def validity_of(
-        self, inode: Inode, attributes: Attributes, *, is_open: bool = False
+        self, inode: Inode, attributes: Attributes, *, stores: bool = False
     ) -> Validity:
         """How long the kernel may believe *attributes*, and the name that led to them.
 
         Attributes not at all for set-id files: writes of others remove the bits, and after some
         of them (fallocate, direct writes) the kernel does not ask for the mode again. Nor what
-        the policy answers differently from caller to caller, or from moment to moment.
+        the policy answers differently from caller to caller, or from moment to moment. Nor what
+        may be mapped: stores by a mapping that bypasses move times, and the kernel does not notice.
         """
         standing = inode.layers
         if standing is not None:
@@ -207,10 +205,12 @@ class Context:
                 return self.unsure_validity
             if standing.has_twin:
                 return self.name_validities[0]
-        if self.is_long and (is_open or inode.io is not None):
-            return self.open_validity
         watch = self.tree.watch
         covered = 0 if watch is None else watch.covers(inode, attributes)
+        if stores or (inode.io is not None and self.attachments.may_store(inode)):
+            return self.name_validities[covered & NAME]
+        if inode.mapped:
+            return self.mapped_validities[covered & NAME]
         plan = inode.plan
         if plan is not None:
             if plan.unsure:
@@ -264,6 +264,8 @@ class Context:
         if backing_id != earlier:
             file.reply_flags = self.open_reply_flags(plan, flags, inode, backing_id)
             file.bypasses = bool(backing_id)
+            if backing_id and file.stores:
+                self.invalidate(inode.nodeid)
             if writes and not backing_id:
                 file.groups = groups_for(descriptor, header.uid, header.pid)
         return backing_id
@@ -280,9 +282,10 @@ class Context:
         file = self.files.remove(handle)
         if file is not None:
             file.close(self.tree)
-            self.attachments.released(file.inode)
-            if file.bypasses and self.is_long and file.flags & os.O_ACCMODE != os.O_RDONLY:
-                self.invalidate(file.inode.nodeid)
+            self.attachments.released(file.inode, stores=file.stores)
+            if file.stores and file.bypasses:
+                # A mapping keeps the backing file, not this open; nobody tells when it goes.
+                file.inode.mapped = True
 
     def close_directory(self, handle: int) -> None:
         """End an open of a directory."""
@@ -294,7 +297,7 @@ class Context:
         """End everything that is open, and give the tree up. No request may be running."""
         for file in self.files.clear():
             file.close(self.tree)
-            self.attachments.released(file.inode)
+            self.attachments.released(file.inode, stores=file.stores)
         for directory in self.directories.clear():
             directory.close(self.tree)
         if self.locks is not None:

@@ -109,7 +109,7 @@ def finish_open(
     tree = context.tree
     one_shot = context.dialect.one_shot
     writes = flags & os.O_ACCMODE != os.O_RDONLY
-    groups: tuple[int, ...] = ()
+    file = OpenFile(inode, backing_flags(context, flags), -1)
     try:
         plan = context.placement.plan(inode)
         backing_id = context.attachments.opened(
@@ -119,24 +119,24 @@ def finish_open(
             bypasses=plan.bypasses and not inode.never_bypass,
             joins=plan.joins or (plan.readers_join and not writes),
             follows=not (plan.direct or plan.direct_writers),
+            stores=file.stores,
         )
         if writes and (one_shot or not backing_id or flags & os.O_APPEND):
-            groups = groups_for(descriptor, header.uid, header.pid)
+            file.groups = groups_for(descriptor, header.uid, header.pid)
     except BaseException:
         os.close(descriptor)
         raise
     if backing_id and not one_shot and not flags & os.O_APPEND:
         # The kernel has the file now; a descriptor is opened again if one should be needed.
         os.close(descriptor)
-        descriptor = -1
     else:
+        file.descriptor = descriptor
         tree.descriptors.held += 1
         if flags & os.O_DIRECT and not (backing_id and one_shot):
             # The caller's alignment is not ours.
             without_direct(descriptor)
-    if backing_id and writes and context.is_long and not is_new:
-        context.invalidate(inode.nodeid)
-    file = OpenFile(inode, backing_flags(context, flags), descriptor, groups)
+    if backing_id and file.stores and not is_new:
+        context.invalidate(inode.nodeid)  # what it believes of the file may be wrong from now on
     return _opened(context, file, plan, flags, backing_id)
 
 

@@ -166,6 +166,7 @@ def _create(
     if watch is not None:
         watch.approach(parent)
     mode = body.mode & 0o7777
+    stores = flags & os.O_ACCMODE == os.O_RDWR
 
     def create_in(directory: int) -> int:
         return create_as(
@@ -186,7 +187,7 @@ def _create(
         os.close(descriptor)
         raise
     try:
-        entry = context.made(parent, judged_as, inode, attributes, is_open=True)
+        entry = context.made(parent, judged_as, inode, attributes, stores=stores)
     except BaseException:
         os.close(descriptor)
         tree.forget(inode.nodeid, 1)
