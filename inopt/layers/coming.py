@@ -101,7 +101,7 @@ class ComingAndGoing(Naming):
         tree.require_permitted(parent, appends=True)
         tree.prepare_change(inode)
         upper = self._upper(parent)
-        self._mark_arrival(inode, upper)
+        self._mark_arrival(inode, parent, upper)
         source = tree.descriptor(inode)
         if _is_whiteout(upper, name):
             temporary = self._copier.temporary()
@@ -183,6 +183,8 @@ class ComingAndGoing(Naming):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             with tree.descriptors.use():
                 if has_entries(tree, inode):
+                    # That its place keeps it comes first, as the layer itself would say.
+                    require_permitted(protection_of(attributes_of(tree.descriptor(parent))))
                     raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
         finally:
             tree.forget(inode.nodeid, 1)
@@ -209,14 +211,15 @@ class ComingAndGoing(Naming):
         finally:
             os.close(earlier)
 
-    def _mark_arrival(self, inode: Inode, directory: int) -> None:
-        """Mark a directory of the upper layer that gets a copy of a lower inode.
+    def _mark_arrival(self, inode: Inode, parent: Inode, upper: int) -> None:
+        """Mark *parent*, which is *upper* in the upper layer, if it gets a copy of a lower inode.
 
         The kernel's overlayfs looks for the inode numbers of originals in such directories only.
         """
         marks = self._marks
         if marks.read(marks.origin, self.tree.descriptor(inode)) is not None:
-            os.setxattr(beneath(directory), marks.impure, b"y")
+            os.setxattr(beneath(upper), marks.impure, b"y")
+            standing_of(parent).impure = True
 
 
 def look(directory: int, name: bytes) -> Attributes | None:

@@ -93,8 +93,8 @@ class LayeredNaming(ComingAndGoing):
         self._hide_below(moving, new_parent)
         self._hide_below(other, old_parent)
         if old_parent is not new_parent:
-            self._mark_arrival(moving, new)
-            self._mark_arrival(other, old)
+            self._mark_arrival(moving, new_parent, new)
+            self._mark_arrival(other, old_parent, old)
         syscalls.renameat2(old, name, new, new_name, _EXCHANGE)
 
     def _replace(
@@ -108,7 +108,7 @@ class LayeredNaming(ComingAndGoing):
             self._clear_whiteouts(new, new_name)
         self._hide_below(moving, new_parent)
         if old_parent is not new_parent:
-            self._mark_arrival(moving, new)
+            self._mark_arrival(moving, new_parent, new)
         if hidden and (moving.is_directory or leaves_whiteout):
             # They change places: a directory takes no whiteout's place, and where a lower layer has
             # the old name, there is one to be. Else it may go.

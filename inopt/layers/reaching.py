@@ -178,7 +178,7 @@ class StackedNames(Tree):
         number = -1
         kind = attributes.mode & _FORMAT
         if kind == stat.S_IFREG:
-            was_below = bool(below) and found.layer.is_upper
+            was_below = found.layer.is_upper and (bool(below) or self._is_impure(parent))
             number = self._parts.number_of_file(found, name, was_below=was_below)
         elif kind == stat.S_IFDIR and below:
             directory = self.descriptor(inode)
@@ -193,6 +193,14 @@ class StackedNames(Tree):
         if number > 0:
             inode.number = number
         inode.layers = standing
+
+    def _is_impure(self, directory: Inode) -> bool:
+        """Whether files of lower layers have been copied up and moved into *directory*."""
+        standing = standing_of(directory)
+        if standing.impure is None:
+            marks = self.stack.format
+            standing.impure = marks.read(marks.impure, self.descriptor(directory)) is not None
+        return standing.impure
 
     def _resolve_dots(self, parent: Inode, name: bytes) -> tuple[Inode, Attributes]:
         above = parent if name == b"." else standing_of(parent).parent or self.root

@@ -147,7 +147,8 @@ class Stack:
             try:
                 self.work, made = take_work(work_path, holder)
             except OSError as error:
-                _refuse("--work", work_path, f"cannot be used: {error}", "name an empty directory")
+                reason = f"cannot be used: {error.strerror}"
+                _refuse("--work", work_path, reason, "name an empty directory")
             self._require_features(path)
             if mark:
                 self._mark(work_path)

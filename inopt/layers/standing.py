@@ -16,7 +16,8 @@ class Standing(msgspec.Struct, eq=False, gc=False):
     while the kernel read the lower file by itself, so the copy is another inode. ``has_twin``: it
     is such a copy. ``protection``: which flags of chattr(1) it has, beside those that a file of the
     upper layer has itself; -1 while that is not known. ``listed_in``: the nodeid of the directory
-    in which it was when it was last opened to be listed; -1 if it never was.
+    in which it was when it was last opened to be listed; -1 if it never was. ``impure``: of a
+    directory, whether files in it may have the inode numbers of others; None while not known.
     """
 
     parent: Inode | None
@@ -27,6 +28,7 @@ class Standing(msgspec.Struct, eq=False, gc=False):
     has_twin: bool = False
     protection: int = -1
     listed_in: int = -1
+    impure: bool | None = None
 
 
 class Part:

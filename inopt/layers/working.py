@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from typing import Final, NoReturn
 
 from inopt import syscalls
@@ -40,6 +41,7 @@ def take_work(path: str, holder: int) -> tuple[int, bool]:
         made = False
     work = os.open("work", _DIRECTORY, dir_fd=holder)
     try:
+        _inherit_nothing(work)
         marks = entries_of(work, INCOMPATIBLE)
         if VOLATILE in marks:
             _refuse(
@@ -55,6 +57,14 @@ def take_work(path: str, holder: int) -> tuple[int, bool]:
         os.close(work)
         raise
     return work, made
+
+
+def _inherit_nothing(work: int) -> None:
+    """What is made in it is to have what its maker gives it, whatever the directory above has."""
+    os.fchmod(work, 0)
+    for name in ("system.posix_acl_access", "system.posix_acl_default"):
+        with suppress(OSError):  # there is none, or none can be
+            os.removexattr(work, name)
 
 
 def mark_volatile(work: int) -> None:

@@ -161,6 +161,22 @@ def test_only_flags_are_told_as_flags(layers: Layers) -> None:
         assert version_of(mount.path / "append") == version_of(layers.upper / "append")
 
 
+@pytest.mark.parametrize("flag", ["+i", "+a"])
+def test_flags_that_the_upper_layer_has_itself(layers: Layers, flag: str) -> None:
+    """That a directory is kept comes before that it is not empty."""
+    (layers.upper / "own/full/file").mkdir(parents=True)
+    (layers.upper / "own/empty").mkdir()
+    (layers.upper / "other").mkdir()
+    assert not _chattr(flag, layers.upper / "own").returncode
+    place = layers.upper.parent
+    steps = ("rmdir own/full", "rmdir own/empty", "mv -T other own/full")
+    with mounted_by_kernel(layers, place / "mnt") as tree:
+        expected = [outcome(tree, step) for step in steps]
+    assert all("not permitted" in told for told in expected)
+    with mounted_by_us(layers, place / "mnt") as mount:
+        assert [outcome(mount.path, step) for step in steps] == expected
+
+
 def version_of(path: Path) -> int:
     answer = bytearray(8)
     with path.open("rb") as file:

@@ -7,9 +7,10 @@ import errno
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import pytest
 from support import rawcalls
@@ -19,7 +20,10 @@ from support.overlays import Layers, OverlayMount, mounted_by_kernel, mounted_by
 from inopt.backing.files import DirectoryEntry, read_entries
 
 BUFFER: Final = ctypes.create_string_buffer(1 << 16)
+ACLS: Final = {"system.posix_acl_access", "system.posix_acl_default"}
 NAMES: Final = ("below-a-whiteout", "below-a-file", "merged", "opaque", "removed", "upper", "file")
+
+Mounting: TypeAlias = Callable[[Layers, Path], AbstractContextManager[Any]]
 
 
 @pytest.fixture
@@ -69,6 +73,26 @@ def test_inode_numbers_are_those_of_stat(layers: Layers, by_name_first: bool) ->
         assert listed == {name: os.lstat(directory / name).st_ino for name in NAMES}
 
 
+@pytest.mark.parametrize("maker", [mounted_by_kernel, mounted_by_us])
+def test_a_copy_keeps_its_number_where_it_was_moved(layers: Layers, maker: Mounting) -> None:
+    place = layers.upper.parent
+    original = (layers.lowers[0] / "d/file").stat().st_ino
+    with maker(layers, place / "mnt"):
+        (place / "mnt/d/upper").rmdir()
+        (place / "mnt/d/upper").mkdir()
+        os.utime(place / "mnt/d/file")
+        (place / "mnt/d/file").rename(place / "mnt/d/upper/moved")
+        (place / "mnt/d/upper/own").touch()
+    with mounted_by_us(layers, place / "mnt") as mount:
+        directory = mount.path / "d/upper"
+        assert (directory / "moved").stat().st_ino == original
+        with os.scandir(directory) as entries:
+            listed = {entry.name: entry.inode() for entry in entries}
+        assert listed == {name: (directory / name).stat().st_ino for name in ("moved", "own")}
+        (directory / "moved").rename(mount.path / "d/opaque/moved")
+        assert (mount.path / "d/opaque/moved").stat().st_ino == original
+
+
 def test_a_directory_that_is_not_empty_stays_below(layers: Layers) -> None:
     (layers.lowers[0] / "d/merged/file").touch()
     with mounted_by_us(layers, layers.upper.parent / "mnt") as mount:
@@ -108,6 +132,29 @@ def test_a_whiteout_inherits_nothing(mount: OverlayMount) -> None:
     left = mount.layers.upper / "d/file"
     assert stat.S_ISCHR(left.lstat().st_mode)
     assert "system.posix_acl_access" not in os.listxattr(left)
+
+
+def test_copies_inherit_nothing_from_the_work_directory(layers: Layers) -> None:
+    (layers.lowers[0] / "d/runs").touch(0o750)
+    for path in (layers.work, layers.upper):
+        path.chmod(0o2777)
+        os.chown(path, -1, 1)
+    command = ["setfacl", "-d", "-m", "u:1:rwx,m:rwx", str(layers.work)]
+    assert not subprocess.run(command, check=False).returncode
+    with mounted_by_us(layers, layers.upper.parent / "mnt") as mount:
+        directory = mount.path / "d"
+        for name in ("file", "runs", "merged"):
+            before = (directory / name).stat()
+            (directory / name).chmod(stat.S_IMODE(before.st_mode))  # copies it up
+            after = (layers.upper / "d" / name).stat()
+            assert (after.st_mode, after.st_gid) == (before.st_mode, before.st_gid)
+            assert not {*os.listxattr(layers.upper / "d" / name)} & ACLS
+        (directory / "below-a-whiteout").mkdir()
+        (directory / "file").unlink()
+        (directory / "file").touch()
+        for name in ("below-a-whiteout", "file"):
+            assert not {*os.listxattr(layers.upper / "d" / name)} & ACLS
+    assert not stat.S_IMODE((layers.work / "work").stat().st_mode)
 
 
 def test_the_end_of_a_file_that_was_opened_before(mount: OverlayMount) -> None:
