@@ -53,11 +53,11 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
 
     ``tier`` None means the best there is. ``max_stack_depth`` is 1 or 2: how deep a stack of
     filesystems the mount becomes part of, and 2 lets an overlayfs be the backing tree.
-    ``export``: lookups of ``.`` work. ``like_libfuse``: for a filesystem that knows nothing of the
-    newer duties (removing set-id bits, applying the umask). ``cache_symlinks``: everybody may
-    know a link's target. ``abi`` names a dialect, None for the best there is. ``posix_locks``,
-    ``flock_locks``: locks of that kind come as requests, else the kernel keeps them by itself, for
-    the mount alone.
+    ``export``: lookups of ``.`` work, else there are no file handles. ``like_libfuse``: for a
+    filesystem that knows nothing of the newer duties (removing set-id bits, applying the umask).
+    ``cache_symlinks``: everybody may know a link's target. ``abi`` names a dialect, None for the
+    best there is. ``posix_locks``, ``flock_locks``: locks of that kind come as requests, else the
+    kernel keeps them by itself, for the mount alone.
     """
 
     tier: Tier | None = None
@@ -118,8 +118,7 @@ def terms_in(dialect: Dialect, offer: Init, wishes: Wishes) -> Terms:
     asked = _ALWAYS | dialect.init_flags
     if wishes.acl:
         asked |= InitFlag.POSIX_ACL
-    if wishes.export:
-        asked |= InitFlag.EXPORT_SUPPORT
+    asked |= InitFlag.EXPORT_SUPPORT if wishes.export else InitFlag.NO_EXPORT_SUPPORT
     if wishes.like_libfuse:
         asked &= ~_NOT_OF_LIBFUSE
     if wishes.posix_locks:

@@ -57,6 +57,9 @@ class StackedNames(Tree):
         super().close()
         self.stack.close()
 
+    def leave_access_times(self) -> None:
+        """The stack has been made so; its layers are on private mounts, which nobody can copy."""
+
     # --- from a name to an inode ---------------------------------------------------------------
 
     def resolve(self, parent: Inode, name: bytes) -> tuple[Inode, Attributes]:

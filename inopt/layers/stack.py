@@ -23,6 +23,7 @@ from inopt.wire.replies import Attributes
 _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_LOWER: Final = syscalls.MOUNT_ATTR_NOATIME | syscalls.MOUNT_ATTR_RDONLY
 _PROBE: Final = b"#inopt"
 
 
@@ -58,13 +59,15 @@ class Layer:
 class Stack:
     """The layers of a mount, topmost first; the first one is written to if there is an upper.
 
+    *noatime*: reading leaves the access times of an upper layer alone, as it does with lower ones.
     Raises `UsageError` for directories that cannot be layers, or not together.
     """
 
-    def __init__(self, options: LayerOptions) -> None:
+    def __init__(self, options: LayerOptions, *, noatime: bool = False) -> None:
         self.format = Format(user=options.user_marks)
         self.volatile = options.volatile
         self.layers: list[Layer] = []
+        self._upper_attributes = syscalls.MOUNT_ATTR_NOATIME if noatime else 0
         self.has_upper = options.upper is not None
         # Of the directory in which what is made takes shape before it shows; -1: there is none.
         self.work = -1
@@ -114,7 +117,7 @@ class Stack:
         else:
             _require_apart(real)
         for _, path, place in real:
-            self.layers.append(Layer(path, _private(place, writable=False), is_upper=False))
+            self.layers.append(Layer(path, _private(place, _LOWER), is_upper=False))
         for layer in self.layers:
             for earlier in self.layers:
                 if earlier.device == layer.device:
@@ -129,7 +132,7 @@ class Stack:
         _, path, place = upper
         # One private mount for both: what is made in one directory is moved to the other.
         above = os.path.commonpath([place, work])
-        private = _private(above, writable=True)
+        private = _private(above, self._upper_attributes)
         try:
             root = _beneath(private, above, place)
             holder = _beneath(private, above, work)
@@ -240,11 +243,14 @@ def _is_below(path: str, directory: str) -> bool:
     return path.startswith(directory.rstrip("/") + "/")
 
 
-def _private(place: str, *, writable: bool) -> int:
-    """A descriptor of *place* on a mount of its own, so that nothing else shows below it."""
+def _private(place: str, attributes: int) -> int:
+    """A descriptor of *place* on a mount of its own, so that nothing else shows below it.
+
+    *attributes*: ``MOUNT_ATTR_*`` that this mount is to have.
+    """
     descriptor = os.open(place, _DIRECTORY)
-    attributes = 0 if writable else syscalls.MOUNT_ATTR_NOATIME | syscalls.MOUNT_ATTR_RDONLY
-    clear_first = 0 if writable else syscalls.MOUNT_ATTR_ATIME
+    quiet = attributes & syscalls.MOUNT_ATTR_NOATIME
+    clear_first = syscalls.MOUNT_ATTR_ATIME if quiet else 0
     try:
         private = syscalls.clone_mount(descriptor, attributes, clear_first)
     except OSError as error:

@@ -101,6 +101,7 @@ def wishes_for(settings: Settings, source: str, prepared: Prepared) -> Wishes:
         acl=examine(source).acls if settings.options.acl is None else settings.options.acl,
         writeback_cache=settings.options.writeback_cache,
         max_stack_depth=settings.options.max_stack_depth,
+        export=settings.layers is None,
         cache_symlinks=Op.READLINK not in prepared.rules.touched,
         posix_locks=not methods.isdisjoint(("getlk", "setlk")),
         flock_locks="flock" in methods,
@@ -324,7 +325,7 @@ def _require_outside(mountpoint: str, layers: LayerOptions | None) -> None:
 
 def _open_tree(settings: Settings, source: str, budget: int) -> Tree:
     if settings.layers is not None:
-        return LayeredTree(Stack(settings.layers), budget)
+        return LayeredTree(Stack(settings.layers, noatime=settings.options.noatime), budget)
     try:
         return Tree(source, budget)
     except OSError as error:

@@ -12,7 +12,7 @@ from typing import Final
 
 import pytest
 from support.mounting import in_place
-from support.overlays import Layers, mounted_by_kernel, mounted_by_us
+from support.overlays import Layers, Mounting, mounted_by_kernel, mounted_by_us
 
 TIERS: Final = tuple(os.environ.get("INOPT_TEST_TIERS", "none rw").split())
 
@@ -159,6 +159,21 @@ def test_only_flags_are_told_as_flags(layers: Layers) -> None:
             file.write(b"copied up")
         assert "-a-" in outcome(mount.path, "lsattr append")
         assert version_of(mount.path / "append") == version_of(layers.upper / "append")
+
+
+@pytest.mark.parametrize("maker", [mounted_by_kernel, mounted_by_us])
+def test_nothing_is_copied_into_a_file_that_has_become_immutable(
+    layers: Layers, maker: Mounting
+) -> None:
+    tree = layers.upper.parent / "mnt"
+    with (
+        maker(layers, tree),
+        (tree / "plain").open("r+b") as file,
+        (tree / "noatime").open("rb") as other,
+    ):
+        assert not _chattr("+i", tree / "plain").returncode
+        with pytest.raises(PermissionError):
+            os.copy_file_range(other.fileno(), file.fileno(), 1, 0, 0)
 
 
 @pytest.mark.parametrize("flag", ["+i", "+a"])

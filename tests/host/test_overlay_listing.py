@@ -7,23 +7,20 @@ import errno
 import os
 import stat
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Final
 
 import pytest
 from support import rawcalls
 from support.mounting import in_place
-from support.overlays import Layers, OverlayMount, mounted_by_kernel, mounted_by_us
+from support.overlays import Layers, Mounting, OverlayMount, mounted_by_kernel, mounted_by_us
 
 from inopt.backing.files import DirectoryEntry, read_entries
 
 BUFFER: Final = ctypes.create_string_buffer(1 << 16)
 ACLS: Final = {"system.posix_acl_access", "system.posix_acl_default"}
 NAMES: Final = ("below-a-whiteout", "below-a-file", "merged", "opaque", "removed", "upper", "file")
-
-Mounting: TypeAlias = Callable[[Layers, Path], AbstractContextManager[Any]]
 
 
 @pytest.fixture

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from support.mounting import Mount, detach, mounts_below
 
+# `mounted_by_kernel` or `mounted_by_us`, for tests of both.
+Mounting: TypeAlias = Callable[["Layers", Path], AbstractContextManager[Any]]
 # What ours writes is what the kernel writes with these off.
 FEATURES_OFF: Final = "redirect_dir=off,metacopy=off,index=off,xino=off"
 

@@ -36,6 +36,8 @@ async def test_not_long_while_stores_may_move_times(tmp_path: Path, policy: Path
         assert [code for code, _ in kernel.notifications] == [NotifyCode.INVAL_INODE]
         assert (await kernel.lookup(1, b"file")).validity.attribute_seconds == 0
         await kernel.release(opened.handle, nodeid=made.entry.nodeid)
+        (source / "file").chmod(0o4755)
+        assert (await kernel.lookup(1, b"file")).validity.attribute_seconds == 0, "writes move bits"
 
 
 async def test_long_where_nothing_can_be_stored(tmp_path: Path, policy: Path) -> None:

@@ -207,10 +207,6 @@ class Context:
                 return self.name_validities[0]
         watch = self.tree.watch
         covered = 0 if watch is None else watch.covers(inode, attributes)
-        if stores or (inode.io is not None and self.attachments.may_store(inode)):
-            return self.name_validities[covered & NAME]
-        if inode.mapped:
-            return self.mapped_validities[covered & NAME]
         plan = inode.plan
         if plan is not None:
             if plan.unsure:
@@ -219,6 +215,10 @@ class Context:
                 return self.name_validities[covered & NAME]
         if attributes.mode & _SET_ID and stat.S_ISREG(attributes.mode):
             return self.name_validities[covered & NAME]
+        if stores or (inode.io is not None and self.attachments.may_store(inode)):
+            return self.name_validities[covered & NAME]
+        if inode.mapped:
+            return self.mapped_validities[covered & NAME]
         return self.validities[covered]
 
     def open_reply(self, handle: int, reply_flags: int, backing_id: int) -> bytes:

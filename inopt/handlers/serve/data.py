@@ -223,7 +223,9 @@ def fallocate(context: Context, header: Header, body: bodies.Fallocate) -> bytes
 def _copy(context: Context, header: Header, body: bodies.CopyFileRange) -> int:
     tree = context.tree
     source = context.files.get(body.handle_in).fileno(tree)
-    target = context.files.get(body.handle_out).fileno(tree)
+    changed = context.files.get(body.handle_out)
+    tree.require_permitted(changed.inode)
+    target = changed.fileno(tree)
     with acting_as(header.uid, header.gid, groups_for(target, header.uid, header.pid)):
         return syscalls.copy_file_range(
             source, body.offset_in, target, body.offset_out, min(body.length, _COPY_LIMIT)
