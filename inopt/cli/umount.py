@@ -15,6 +15,8 @@ from inopt.kernel.mounts import Mounted
 from inopt.session import places
 
 _PATIENCE: Final = 15.0  # seconds for the daemon to finish
+# Seconds for whoever just looks at the mount (df does, at all of them) and has nothing open there.
+_MOMENT: Final = 1.0
 _MOST_NAMED: Final = 8
 
 
@@ -33,17 +35,34 @@ def umount(mountpoint: str, lazy: bool) -> None:
         if not places.is_alive(mounted):
             places.clear_dead(mounted)
             return
-        mounts.unmount(real, lazy=lazy)
+        _unmount(real, mounted, lazy=lazy)
     except OSError as error:
-        if error.errno == errno.EBUSY:
-            raise InoptError(
-                f"'{mountpoint}': in use by {_users(mounted)}: end them, or use --lazy"
-            ) from error
         if error.errno == errno.EPERM:
             raise UsageError(f"'{mountpoint}': not allowed to unmount: run as root") from error
         raise InoptError(f"'{mountpoint}': {error.strerror}") from error
     if not lazy:
         _wait_gone(places.control_path(mounted.device_minor), mountpoint)
+
+
+def _unmount(real: str, mounted: Mounted, *, lazy: bool) -> None:
+    deadline = time.monotonic() + _MOMENT
+    while True:
+        try:
+            mounts.unmount(real, lazy=lazy)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            users = _users(mounted)
+            if users or time.monotonic() > deadline:
+                users = users or (
+                    "something in another mount namespace, or another mount on top of it"
+                )
+                raise InoptError(
+                    f"'{mounted.mountpoint}': in use by {users}: end them, or use --lazy"
+                ) from error
+            time.sleep(0.02)
+        else:
+            return
 
 
 def _wait_gone(socket: str, mountpoint: str) -> None:
@@ -58,14 +77,12 @@ def _wait_gone(socket: str, mountpoint: str) -> None:
 
 
 def _users(mounted: Mounted) -> str:
-    """The processes that hold a mount busy, found without touching the mount itself."""
+    """The processes that hold a mount busy, found without touching the mount itself; or ""."""
     users = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         what = _use(pid, mounted)
         if what:
             users.append(f"{_name(pid)} (pid {pid}: {what})")
-    if not users:
-        return "something in another mount namespace, or another mount on top of it"
     more = f" and {len(users) - _MOST_NAMED} more" if len(users) > _MOST_NAMED else ""
     return ", ".join(users[:_MOST_NAMED]) + more
 

@@ -16,6 +16,7 @@ Tree = dict[bytes, dict[str, Any]]
 _ORIGINS: Final = ("trusted.overlay.origin", "user.overlay.origin")
 # The kernel names each upper layer; a count that only hard links with an index have.
 _IMPURE: Final = "trusted.overlay.impure"
+_OPAQUE: Final = "trusted.overlay.opaque"
 _OWN: Final = ("trusted.overlay.uuid",)
 # What a test makes has the time of its making; what layers were filled with is from long ago.
 _DECADE: Final = 10 * 365 * 86_400 * 1_000_000_000
@@ -49,7 +50,23 @@ def stored(upper: Path, lowers: tuple[Path, ...]) -> Tree:
             if name in attributes:
                 attributes[name] = _origin(attributes[name], numbers)
     _forget_impure(taken)
+    _forget_idle_opaque(taken, lowers)
     return taken
+
+
+def _forget_idle_opaque(taken: Tree, lowers: tuple[Path, ...]) -> None:
+    """A mark that hides nothing; the kernel's also leaves it at a rename that fails afterwards."""
+    for path, entry in taken.items():
+        below = (lower / os.fsdecode(path) for lower in lowers)
+        if not any(stat.S_ISDIR(mode) for mode in map(_mode, below)):
+            entry["xattrs"].pop(_OPAQUE, None)
+
+
+def _mode(path: Path) -> int:
+    try:
+        return path.lstat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
 
 
 def _forget_impure(taken: Tree) -> None:

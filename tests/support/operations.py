@@ -165,6 +165,10 @@ class Files:
     ) -> int:
         return os.copy_file_range(self.files[source], self.files[target], size, start, to)
 
+    def opened_alike(self, slot: str, other: str) -> bool:
+        """Whether two descriptors are of one file."""
+        return os.path.sameopenfile(self.files[slot], self.files[other])
+
     def send_file(self, source: str, target: str, size: int) -> int:
         return os.sendfile(self.files[target], self.files[source], None, size)
 
