@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from typing import Final
 
 from inopt.backing.files import DirectoryEntry, OpenDirectory, read_entries
@@ -14,10 +15,12 @@ from inopt.backing.identity import attributes_of
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree
 from inopt.layers.format import Format, is_whiteout, origin_number
+from inopt.layers.stack import Layer
 from inopt.layers.standing import standing_of
 from inopt.layers.tree import LayeredTree
 from inopt.wire.directory import DOTS
 
+_NAME: Final = itemgetter(3)
 _LISTING: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME | os.O_CLOEXEC
 _CHARACTER: Final = stat.S_IFCHR >> 12
 _DIRECTORY: Final = stat.S_IFDIR >> 12
@@ -27,16 +30,29 @@ _REGULAR: Final = stat.S_IFREG >> 12
 class MergedDirectory(OpenDirectory):
     """An open directory over layers.
 
-    With one layer alone its offsets are that layer's, as of any directory. Of several the names are
-    put together when the listing begins, and an offset is a place in that list until it is rewound.
+    Of one that is in the upper layer alone, or where nothing is copied up, offsets are the layer's,
+    as of any directory. Else the names are put together when the listing begins, and an offset is a
+    place in that list until it is rewound. They are in an order of their own, which a copy-up does
+    not change: the kernel keeps a part of a listing, does not hear of copies, and goes on.
     """
 
-    __slots__ = ("_begun", "_impure", "_list", "_lower", "_marked", "_merged", "_place", "_tree")
+    __slots__ = (
+        "_begun",
+        "_impure",
+        "_layer",
+        "_list",
+        "_lower",
+        "_marked",
+        "_merged",
+        "_place",
+        "_tree",
+    )
 
     def __init__(self, tree: LayeredTree, inode: Inode, flags: int) -> None:
         super().__init__(inode, flags)
         self._tree = tree
-        self._lower = bool(standing_of(inode).below)
+        self._layer: Layer | None = None
+        self._lower = self._is_put_together()
         self._list: list[DirectoryEntry] = []
         self._merged: set[bytes] = set()
         self._begun = False
@@ -44,14 +60,16 @@ class MergedDirectory(OpenDirectory):
         self._marked = False
         self._impure = False
 
+    def _is_put_together(self) -> bool:
+        standing = standing_of(self.inode)
+        return bool(standing.below) or (self._tree.stack.has_upper and not standing.layer.is_upper)
+
     def seek(self, offset: int) -> None:
         """Go to *offset*, one that an entry came with, or 0."""
         if offset == 0:
-            # It may have got a part in the upper layer, or none of its own has been read yet.
-            self._lower = self._lower or bool(standing_of(self.inode).below)
             self._begun = False
-            if self._lower:
-                self._refresh()
+            if self._layer is not standing_of(self.inode).layer:
+                self._refresh()  # it has got a part in the upper layer
             marks = self._tree.stack.format
             self._impure = marks.read(marks.impure, self.descriptor) is not None
         if self._lower:
@@ -61,6 +79,7 @@ class MergedDirectory(OpenDirectory):
 
     def _refresh(self) -> None:
         """Read from what the directory is made of now, not when it was opened."""
+        self._lower = self._lower or self._is_put_together()
         if self.descriptor >= 0:
             self.close(self._tree)
             self.descriptor = -1
@@ -70,7 +89,8 @@ class MergedDirectory(OpenDirectory):
         """Open the descriptor, if it is not yet. Raises `OSError`."""
         if self.descriptor >= 0:
             return
-        if not standing_of(self.inode).layer.is_upper:
+        self._layer = standing_of(self.inode).layer
+        if not self._layer.is_upper:
             self._flags |= os.O_NOATIME
         super().open(tree)
         self._marked = self._tree.stack.format.opaqueness(self.descriptor) == b"x"
@@ -92,7 +112,10 @@ class MergedDirectory(OpenDirectory):
             merged = merged_entries(self._tree, self.inode, self.descriptor, buffer)
             self._list, self._merged = merged
             self._begun = True
-        return self._list[self._place] if self._place < len(self._list) else None
+        if self._place >= len(self._list):
+            return None
+        number, _, kind, name = self._list[self._place]
+        return number, self._place + 1, kind, name
 
     @property
     def at_hand(self) -> int:
@@ -154,7 +177,7 @@ def _is_whiteout(marks: Format, directory: int, entry: DirectoryEntry, *, marked
 def merged_entries(
     tree: LayeredTree, inode: Inode, descriptor: int, buffer: ctypes.Array[ctypes.c_char]
 ) -> tuple[list[DirectoryEntry], set[bytes]]:
-    """What a directory of several layers has: each name once, with the offset of its successor.
+    """What a directory of several layers has: each name once, in order. Offsets mean nothing.
 
     And the names of directories that several layers have: they may be one.
     *descriptor*: of its topmost part, open for reading; *buffer*: for getdents64(2).
@@ -171,10 +194,8 @@ def merged_entries(
         finally:
             os.close(lower)
     shown = [entry for entry in places.values() if entry is not None]
-    entries = [
-        (number, place + 1, kind, name) for place, (number, _, kind, name) in enumerate(shown)
-    ]
-    return entries, merged
+    shown.sort(key=_NAME)
+    return shown, merged
 
 
 def _entries_of(descriptor: int, buffer: ctypes.Array[ctypes.c_char]) -> list[DirectoryEntry]:

@@ -193,12 +193,43 @@ def number_above(directory: Path) -> int:
     for _ in range(2):
         opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            listed: list[DirectoryEntry] = []
-            while more := read_entries(opened, BUFFER):
-                listed += more
+            listed = all_of(opened)
         finally:
             os.close(opened)
     return next(number for number, _, _, name in listed if name == b"..")
+
+
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_a_copy_up_beside_a_listing_that_was_begun(layers: Layers, is_merged: bool) -> None:
+    """The kernel has kept the part that was read, and is not told of the copy."""
+    big = layers.lowers[1] / "big"
+    big.mkdir()
+    names = {f"name-{number:04}" for number in range(1000)}
+    for name in names:
+        (big / name).touch()
+    if is_merged:
+        (layers.lowers[0] / "big").mkdir()
+    with mounted_by_us(layers, layers.upper.parent / "mnt") as mount:
+        opened = [os.open(mount.path / "big", os.O_RDONLY | os.O_DIRECTORY) for _ in range(2)]
+        try:
+            read_entries(opened[0], ctypes.create_string_buffer(1 << 12))
+            for name in ("name-0003", "name-0500", "name-0999"):
+                (mount.path / "big" / name).chmod(0o600)
+            for _ in range(3):
+                listed = [name for _, _, _, name in all_of(opened[1])]
+                assert sorted(listed) == sorted(map(os.fsencode, (".", "..", *names)))
+                assert {*os.listdir(mount.path / "big")} == names
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
+
+
+def all_of(opened: int) -> list[DirectoryEntry]:
+    os.lseek(opened, 0, os.SEEK_SET)
+    listed: list[DirectoryEntry] = []
+    while more := read_entries(opened, BUFFER):
+        listed += more
+    return listed
 
 
 def test_a_removed_directory_keeps_its_mode(mount: OverlayMount) -> None:
