@@ -151,9 +151,13 @@ class MergedDirectory(OpenDirectory):
         if not standing_of(self.inode).layer.is_upper:
             return number
         marks, top = self._tree.stack.format, self._tree.stack.top
-        known = self._tree.table.find((top.key_mount, *top.device, number))
+        key = (top.key_mount, *top.device, number)
+        known = self._tree.table.find(key)
         if known is not None:
             return known.number
+        if self._tree.has_twin(key):
+            with suppress(OSError):
+                return self._tree.number_of(self.inode, name)
         if self._impure:
             with suppress(OSError):  # it is a lower layer that has it
                 origin = origin_number(marks.read(marks.origin, self.descriptor, name), top.uuid)

@@ -116,6 +116,10 @@ class StackedNames(Tree):
         self.forget(inode.nodeid, 1)
         return inode.number
 
+    def has_twin(self, key: Key) -> bool:
+        """Whether what *key* leads to may be a copy of what the kernel still reads."""
+        return key in self._numbers
+
     def shows_below(self, directory: Inode, name: bytes) -> bool:
         """Whether *name* would show if the topmost part of *directory* had it not."""
         try:

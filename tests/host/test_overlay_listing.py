@@ -199,6 +199,29 @@ def number_above(directory: Path) -> int:
     return next(number for number, _, _, name in listed if name == b"..")
 
 
+def test_a_copy_that_the_kernel_has_not_met(layers: Layers) -> None:
+    """It is another inode, as the lower file is being read; its number is that of before."""
+    directory = layers.lowers[0] / "d"
+    os.link(directory / "file", directory / "other")
+    with mounted_by_us(layers, layers.upper.parent / "mnt") as mount:
+        tree = mount.path / "d"
+        (tree / "below-a-file").unlink()  # so there is an upper part
+        with (tree / "file").open("rb"):
+            for name in ("merged", "opaque", "removed", "file", "other"):
+                os.lstat(tree / name)  # so the listing tells names alone
+            os.utime(tree / "file", (5, 5))
+            listed = {name: number for number, _, _, name in listing(tree)}
+            assert listed[b"file"] == (tree / "file").stat().st_ino
+
+
+def listing(directory: Path) -> list[DirectoryEntry]:
+    opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return all_of(opened)
+    finally:
+        os.close(opened)
+
+
 @pytest.mark.parametrize("is_merged", [False, True])
 def test_a_copy_up_beside_a_listing_that_was_begun(layers: Layers, is_merged: bool) -> None:
     """The kernel has kept the part that was read, and is not told of the copy."""
