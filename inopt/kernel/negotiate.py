@@ -45,6 +45,7 @@ _NOT_OF_LIBFUSE: Final = int(
     | InitFlag.CACHE_SYMLINKS
     | InitFlag.READDIRPLUS_AUTO
     | InitFlag.CREATE_SUPP_GROUP
+    | InitFlag.NO_EXPORT_SUPPORT
 )
 
 

@@ -365,6 +365,22 @@ def test_negotiated(kind: type[Plain]) -> None:
     assert bool(reply.flags & InitFlag.INIT_EXT)
 
 
+@pytest.mark.parametrize(
+    ("export", "like_libfuse", "expected"),
+    [
+        (True, False, InitFlag.EXPORT_SUPPORT),
+        (False, False, InitFlag.NO_EXPORT_SUPPORT),
+        (True, True, InitFlag.EXPORT_SUPPORT),
+        (False, True, InitFlag(0)),  # what it never said it does not say now
+    ],
+)
+def test_file_handles(export: bool, like_libfuse: bool, expected: InitFlag) -> None:
+    offered = InitFlag.EXPORT_SUPPORT | InitFlag.NO_EXPORT_SUPPORT
+    wishes = Wishes(tier=Tier.NONE, export=export, like_libfuse=like_libfuse)
+    terms = negotiate(Init(7, 45, 1 << 17, offered), wishes, privileged=True)
+    assert terms.flags & offered == expected
+
+
 def test_an_unknown_name() -> None:
     with pytest.raises(UsageError, match="abi 'solaris': not a dialect: known are ino-v1, ino-v2"):
         negotiate(Init(7, 45, 0, 0), Wishes(abi="solaris"), privileged=True)
