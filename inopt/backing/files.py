@@ -22,6 +22,11 @@ _ONCE: Final = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_DIRECT |
 DirectoryEntry: TypeAlias = tuple[int, int, int, bytes]
 
 
+def may_store(flags: int) -> bool:
+    """Whether a mapping of what is opened with *flags* of open(2) may change the file."""
+    return flags & os.O_ACCMODE == os.O_RDWR
+
+
 class OpenFile:
     """One open of a regular file.
 
@@ -61,7 +66,7 @@ class OpenFile:
     @property
     def stores(self) -> bool:
         """Whether a mapping of it may change the file."""
-        return self.flags & os.O_ACCMODE == os.O_RDWR
+        return may_store(self.flags)
 
     def fileno(self, tree: Tree) -> int:
         """A descriptor of the backing file with this open's access mode."""

@@ -37,6 +37,13 @@ def umount(mountpoint: str, lazy: bool) -> None:
             return
         _unmount(real, mounted, lazy=lazy)
     except OSError as error:
+        if error.errno == errno.EBUSY:
+            users = _users(mounted) or (
+                "something in another mount namespace, or another mount on top of it"
+            )
+            raise InoptError(
+                f"'{mountpoint}': in use by {users}: end them, or use --lazy"
+            ) from error
         if error.errno == errno.EPERM:
             raise UsageError(f"'{mountpoint}': not allowed to unmount: run as root") from error
         raise InoptError(f"'{mountpoint}': {error.strerror}") from error
@@ -50,16 +57,9 @@ def _unmount(real: str, mounted: Mounted, *, lazy: bool) -> None:
         try:
             mounts.unmount(real, lazy=lazy)
         except OSError as error:
-            if error.errno != errno.EBUSY:
+            is_late = time.monotonic() > deadline
+            if error.errno != errno.EBUSY or is_late or _users(mounted):
                 raise
-            users = _users(mounted)
-            if users or time.monotonic() > deadline:
-                users = users or (
-                    "something in another mount namespace, or another mount on top of it"
-                )
-                raise InoptError(
-                    f"'{mounted.mountpoint}': in use by {users}: end them, or use --lazy"
-                ) from error
             time.sleep(0.02)
         else:
             return

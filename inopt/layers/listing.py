@@ -52,17 +52,16 @@ class MergedDirectory(OpenDirectory):
         super().__init__(inode, flags)
         self._tree = tree
         self._layer: Layer | None = None
-        self._lower = self._is_put_together()
+        standing = standing_of(inode)
+        # For good: only what has been put together already can get a part in the upper layer.
+        can_change = tree.stack.has_upper and not standing.layer.is_upper
+        self._lower = can_change or bool(standing.below)
         self._list: list[DirectoryEntry] = []
         self._merged: set[bytes] = set()
         self._begun = False
         self._place = 0
         self._marked = False
         self._impure = False
-
-    def _is_put_together(self) -> bool:
-        standing = standing_of(self.inode)
-        return bool(standing.below) or (self._tree.stack.has_upper and not standing.layer.is_upper)
 
     def seek(self, offset: int) -> None:
         """Go to *offset*, one that an entry came with, or 0."""
@@ -79,7 +78,6 @@ class MergedDirectory(OpenDirectory):
 
     def _refresh(self) -> None:
         """Read from what the directory is made of now, not when it was opened."""
-        self._lower = self._lower or self._is_put_together()
         if self.descriptor >= 0:
             self.close(self._tree)
             self.descriptor = -1

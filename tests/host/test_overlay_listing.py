@@ -191,11 +191,7 @@ def test_the_parent_of_a_directory_that_was_listed_before(mount: OverlayMount) -
 def number_above(directory: Path) -> int:
     """The inode number that a listing tells of `..`; the kernel may have kept it."""
     for _ in range(2):
-        opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            listed = all_of(opened)
-        finally:
-            os.close(opened)
+        listed = listing(directory)
     return next(number for number, _, _, name in listed if name == b"..")
 
 

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 from inopt import syscalls
 from inopt.backing.caller import create_as
+from inopt.backing.files import may_store
 from inopt.handlers.failures import fail
 from inopt.handlers.placement import NAMELESS
 from inopt.handlers.serve.context import Context
@@ -166,7 +167,6 @@ def _create(
     if watch is not None:
         watch.approach(parent)
     mode = body.mode & 0o7777
-    stores = flags & os.O_ACCMODE == os.O_RDWR
 
     def create_in(directory: int) -> int:
         return create_as(
@@ -187,7 +187,7 @@ def _create(
         os.close(descriptor)
         raise
     try:
-        entry = context.made(parent, judged_as, inode, attributes, stores=stores)
+        entry = context.made(parent, judged_as, inode, attributes, stores=may_store(flags))
     except BaseException:
         os.close(descriptor)
         tree.forget(inode.nodeid, 1)
