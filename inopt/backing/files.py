@@ -18,6 +18,8 @@ from inopt.backing.tree import Tree
 _ONCE: Final = os.O_CREAT | os.O_EXCL | os.O_TRUNC | os.O_NOCTTY | os.O_DIRECT | os.O_APPEND
 
 
+_NAME_OFFSET: Final = 19  # of the name in linux_dirent64
+
 # Inode number, offset of the entry behind it, type (DT_*), name.
 DirectoryEntry: TypeAlias = tuple[int, int, int, bytes]
 
@@ -110,15 +112,26 @@ class OpenDirectory:
 
     Entries read from the backing directory but not yet sent are kept for the next request that
     goes on at their offset; any other offset (rewinddir, seekdir) reads afresh. ``names_only``:
-    what is listed is not looked up as well; None until that is decided.
+    what is listed is not looked up as well; None until that is decided. ``reader``: who lists it,
+    which belongs to `inopt.handlers.serve.looking`.
     """
 
-    __slots__ = ("_entries", "_flags", "_next", "_position", "descriptor", "inode", "names_only")
+    __slots__ = (
+        "_entries",
+        "_flags",
+        "_next",
+        "_position",
+        "descriptor",
+        "inode",
+        "names_only",
+        "reader",
+    )
 
     def __init__(self, inode: Inode, flags: int) -> None:
         self.inode = inode
         self.descriptor = -1
         self.names_only: bool | None = None
+        self.reader: Any = None
         self._flags = flags
         self._entries: list[DirectoryEntry] = []
         self._next = 0
@@ -149,27 +162,27 @@ class OpenDirectory:
             self._next = 0
             self._position = offset
 
-    def peek(self, buffer: ctypes.Array[ctypes.c_char]) -> DirectoryEntry | None:
-        """The next entry as (inode number, offset of the one behind it, type, name), or None.
+    def entries(self, buffer: ctypes.Array[ctypes.c_char]) -> Iterator[DirectoryEntry]:
+        """The entries from where it is on: (inode number, offset of the one behind it, type, name).
 
-        *buffer* is used for getdents64(2) when none is at hand.
+        An entry is gone past when the next one is asked for. *buffer* is used for getdents64(2)
+        when none is at hand.
         """
-        if self._next == len(self._entries):
-            self._entries = read_entries(self.descriptor, buffer)
-            self._next = 0
-            if not self._entries:
-                return None
-        return self._entries[self._next]
+        while True:
+            if self._next == len(self._entries):
+                self._entries = read_entries(self.descriptor, buffer)
+                self._next = 0
+                if not self._entries:
+                    return
+            entry = self._entries[self._next]
+            yield entry
+            self._position = entry[1]
+            self._next += 1
 
     @property
     def at_hand(self) -> int:
         """How many entries have been read at once."""
         return len(self._entries)
-
-    def advance(self) -> None:
-        """Go past the entry that `peek` has returned."""
-        self._position = self._entries[self._next][1]
-        self._next += 1
 
     def number(self, name: bytes, number: int) -> int:
         """What the inode number of an entry is told to be; *number*: what was read."""
@@ -189,14 +202,15 @@ def read_entries(descriptor: int, buffer: ctypes.Array[ctypes.c_char]) -> list[D
 
 
 def _parse(buffer: ctypes.Array[ctypes.c_char], filled: int) -> list[DirectoryEntry]:
-    entries = []
-    data = buffer.raw[:filled]
-    unpack = syscalls.DIRENT64.unpack_from
+    entries: list[DirectoryEntry] = []
+    append = entries.append
+    data = ctypes.string_at(buffer, filled)
+    unpack, find = syscalls.DIRENT64.unpack_from, data.index
     start = 0
     while start < filled:
         inode, offset, length, kind = unpack(data, start)
-        name = data[start + 19 : data.index(b"\0", start + 19)]
-        entries.append((inode, offset, kind, name))
+        name = start + _NAME_OFFSET
+        append((inode, offset, kind, data[name : find(0, name)]))
         start += length
     return entries
 

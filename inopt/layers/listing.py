@@ -22,6 +22,7 @@ from inopt.wire.directory import DOTS
 
 _NAME: Final = itemgetter(3)
 _LISTING: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME | os.O_CLOEXEC
+_UNKNOWN: Final = 0
 _CHARACTER: Final = stat.S_IFCHR >> 12
 _DIRECTORY: Final = stat.S_IFDIR >> 12
 _REGULAR: Final = stat.S_IFREG >> 12
@@ -102,38 +103,35 @@ class MergedDirectory(OpenDirectory):
         finally:
             os.close(descriptor)
 
-    def peek(self, buffer: ctypes.Array[ctypes.c_char]) -> DirectoryEntry | None:
-        """The next entry as (inode number, offset of the one behind it, type, name), or None."""
+    def entries(self, buffer: ctypes.Array[ctypes.c_char]) -> Iterator[DirectoryEntry]:
+        """The entries from where it is on: (inode number, offset of the one behind it, type, name).
+
+        An entry is gone past when the next one is asked for.
+        """
         if not self._lower:
-            return self._peek_alone(buffer)
+            yield from self._entries_alone(buffer)
+            return
         if not self._begun:
             merged = merged_entries(self._tree, self.inode, self.descriptor, buffer)
             self._list, self._merged = merged
             self._begun = True
-        if self._place >= len(self._list):
-            return None
-        number, _, kind, name = self._list[self._place]
-        return number, self._place + 1, kind, name
+        while self._place < len(self._list):
+            number, _, kind, name = self._list[self._place]
+            yield number, self._place + 1, kind, name
+            self._place += 1
 
     @property
     def at_hand(self) -> int:
         """How many entries have been read at once."""
         return len(self._list) if self._lower else super().at_hand
 
-    def _peek_alone(self, buffer: ctypes.Array[ctypes.c_char]) -> DirectoryEntry | None:
-        while (entry := super().peek(buffer)) is not None:
-            marks = self._tree.stack.format
-            if not _is_whiteout(marks, self.descriptor, entry, marked=self._marked):
-                return entry
-            super().advance()
-        return None
-
-    def advance(self) -> None:
-        """Go past the entry that `peek` has returned."""
-        if self._lower:
-            self._place += 1
-        else:
-            super().advance()
+    def _entries_alone(self, buffer: ctypes.Array[ctypes.c_char]) -> Iterator[DirectoryEntry]:
+        marks, marked = self._tree.stack.format, self._marked
+        suspects = _suspects(marked)
+        for entry in super().entries(buffer):
+            if entry[2] in suspects and _is_whiteout(marks, self.descriptor, entry, marked=marked):
+                continue
+            yield entry
 
     def number(self, name: bytes, number: int) -> int:
         """The inode number that stat(2) tells, also of what has been copied up."""
@@ -163,10 +161,14 @@ class MergedDirectory(OpenDirectory):
         return number
 
 
+def _suspects(marked: bool) -> tuple[int, ...]:
+    """The types of what may say that a name is no more, in a directory that is *marked* or not."""
+    return (_CHARACTER, _UNKNOWN, _REGULAR) if marked else (_CHARACTER, _UNKNOWN)
+
+
 def _is_whiteout(marks: Format, directory: int, entry: DirectoryEntry, *, marked: bool) -> bool:
-    _, _, kind, name = entry
-    if kind not in (_CHARACTER, 0) and not (marked and kind == _REGULAR):
-        return False
+    """Whether an entry that is suspected says that its name is no more."""
+    name = entry[3]
     try:
         attributes = attributes_of(directory, name)
     except OSError:
@@ -217,10 +219,11 @@ def _merge(
 ) -> None:
     """Add the names of one more layer further down to those above it; None marks a whiteout."""
     marked = marks.opaqueness(directory) == b"x"
+    suspects = _suspects(marked)
     for entry in entries:
         _, _, kind, name = entry
         if name not in places:
-            hidden = _is_whiteout(marks, directory, entry, marked=marked)
+            hidden = kind in suspects and _is_whiteout(marks, directory, entry, marked=marked)
             places[name] = None if hidden else entry
         elif kind == _DIRECTORY and name not in DOTS:
             merged.add(name)

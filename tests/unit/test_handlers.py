@@ -655,7 +655,8 @@ async def test_listings_are_those_of_the_daemon(source: Path, plain: bool) -> No
 
     async def listings(handlers: Handlers | None) -> tuple[list[Any], list[Any], int]:
         policy = _ALL if handlers else "version: 1\n"
-        async with fake_mount(handlers, source=source, policy=policy) as kernel:
+        async with fake_mount(handlers, source=source, policy=policy) as process:
+            kernel = process.by(0, pid=0)  # of nobody in particular, so that all is looked up
             handle = (await kernel.opendir()).handle
             names: list[Any] = []
             while page := await kernel.readdir(handle, names[-1][0] if names else 0):

@@ -19,6 +19,7 @@ from inopt.backing.tree import Tree
 from inopt.backing.watch.changes import NAME
 from inopt.handlers.failures import fail
 from inopt.handlers.placement import NAMELESS, Placement
+from inopt.handlers.serve.looking import Readers
 from inopt.kernel.dialects import Dialect
 from inopt.ops import Op
 from inopt.policy.model import Cache, lifetimes, seconds
@@ -50,8 +51,8 @@ class Context:
     ``lifetime``: for how many seconds it believes what it is told of names, at least.
     ``tell``: sends the kernel a notification that waits for nothing.
     ``no_flush``: closing a file needs no request. ``open_flags``: what every backing file is
-    opened with (``O_NOATIME``, ``O_SYNC``). ``reads_back``: the kernel caches writes, so it may
-    read what was opened for writing.
+    opened with (``O_NOATIME``, ``O_SYNC``). ``readers``: who lists directories.
+    ``reads_back``: the kernel caches writes, so it may read what was opened for writing.
     """
 
     __slots__ = (
@@ -69,6 +70,7 @@ class Context:
         "no_flush",
         "open_flags",
         "placement",
+        "readers",
         "reads_back",
         "tell",
         "tree",
@@ -101,6 +103,7 @@ class Context:
         self.invalidate = invalidate
         self.files: Handles[OpenFile] = Handles()
         self.directories: Handles[OpenDirectory] = Handles()
+        self.readers = Readers()
         self.tell = tell
         self.locks = locks
         # Closing a descriptor gives back the locks of the process: then FLUSH must be asked for.

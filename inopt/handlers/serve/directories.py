@@ -87,7 +87,9 @@ def readdirplus(context: Context, header: Header, body: bodies.Read) -> bytes:
         context.tree.watch.approach(directory.inode)
     if not body.offset:
         # A handler that lists (its requests have no number) is to get all of it.
-        directory.names_only = None if header.unique else False
+        is_asked = bool(header.unique)
+        directory.names_only = None if is_asked else False
+        directory.reader = context.readers.begin(header.pid) if is_asked else None
     return _list(context, body, partial(_add_plus, context, header))
 
 
@@ -105,11 +107,10 @@ def _list(
     try:
         room.page.reset(body.size)
         directory.seek(body.offset)
-        while (entry := directory.peek(room.entries)) is not None:
+        for entry in directory.entries(room.entries):
             shown = not hides or placement.shows(directory.inode, entry[3])
             if shown and not add(directory, room.page, entry):
                 break
-            directory.advance()
         return bytes(room.page.view())
     finally:
         _rooms.append(room)
@@ -134,7 +135,8 @@ def _add_plus(
     payload = _NO_ENTRY
     if directory.names_only is None:
         directory.names_only = is_known(directory, context.lifetime)
-    if directory.names_only or name in DOTS:
+    reader = directory.reader
+    if directory.names_only or name in DOTS or (reader is not None and reader.leaves_out(kind)):
         number = directory.number(name, number)
     else:
         # Gone, or not to be looked at: the kernel gets the name alone and asks when it must.

@@ -41,6 +41,7 @@ def lookup(context: Context, header: Header, body: bodies.Lookup) -> bytes:
             raise
         return context.negative
     note(parent)
+    context.readers.asked(header.pid, attributes)
     return reply
 
 
