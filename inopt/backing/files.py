@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from inopt import syscalls
-from inopt.backing.inodes import Inode
+from inopt.backing.inodes import FOREIGN, Inode
 from inopt.backing.tree import Tree
 
 # What a reopened descriptor must not repeat, or what only matters to whoever opened the file.
@@ -178,6 +178,11 @@ class OpenDirectory:
             yield entry
             self._position = entry[1]
             self._next += 1
+
+    @property
+    def tells_numbers(self) -> bool:
+        """Whether the inode numbers that it lists are those that lookups tell."""
+        return self.inode.nodeid < FOREIGN
 
     @property
     def at_hand(self) -> int:

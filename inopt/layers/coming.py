@@ -201,10 +201,10 @@ class ComingAndGoing(Naming):
             empty = self._copier.temporary()
             os.mkdir(empty, 0o700, dir_fd=self._work)
             try:
-                attributes = attributes_of(earlier)
-                copy_facts(earlier, attributes, self._work, empty, lambda _name: True)
-                os.setxattr(beneath(self._work, empty), self._marks.opaque, b"y")
-                copy_times(attributes, self._work, empty)
+                attributes, place = attributes_of(earlier), beneath(self._work, empty)
+                copy_facts(earlier, attributes, place, lambda _name: True, follow=False)
+                os.setxattr(place, self._marks.opaque, b"y")
+                copy_times(attributes, place, follow=False)
                 syscalls.renameat2(self._work, empty, upper, name, _EXCHANGE)
             finally:
                 remove_tree(self._work, empty)

@@ -68,20 +68,32 @@ def _from(descriptor: int, position: int, size: int) -> Iterator[int]:
             yield position
 
 
+def share_contents(source: int, target: int) -> None:
+    """Let the empty file *target* share all that *source* has. Raises `OSError` if it cannot."""
+    fcntl.ioctl(target, _FICLONE, source)
+
+
 def copy_contents(source: int, target: int, size: int, told: Told) -> None:
     """Fill the empty file *target* with what *source* has: shared, or copied without its holes.
 
     Raises `OSError`.
     """
     try:
-        fcntl.ioctl(target, _FICLONE, source)
+        share_contents(source, target)
     except OSError:
-        os.ftruncate(target, size)
-        in_kernel = True
-        for begin, end in data_ranges(source, size):
-            in_kernel = _copy_range(source, target, begin, end, told, in_kernel=in_kernel)
+        copy_ranges(source, target, size, told)
     else:
         told(size)
+
+
+def copy_ranges(source: int, target: int, size: int, told: Told) -> None:
+    """Like `copy_contents`, where nothing can be shared."""
+    in_kernel, reached = True, 0
+    for begin, end in data_ranges(source, size):
+        in_kernel = _copy_range(source, target, begin, end, told, in_kernel=in_kernel)
+        reached = end
+    if reached < size:
+        os.ftruncate(target, size)  # it ends with a hole
 
 
 def _copy_range(
@@ -105,6 +117,7 @@ def _copy_range(
             # Some filesystems say that there is nothing to copy when they mean that they cannot.
             block = os.pread(source, min(_PIECE, end - position), position)
             if not block:
+                os.ftruncate(target, end)
                 return in_kernel  # it has become shorter
             copied = os.pwrite(target, block, position)
         position += copied

@@ -18,15 +18,18 @@ from typing import Final
 from inopt import syscalls
 from inopt.backing.identity import HANDLE_FLAGS, attributes_of
 from inopt.backing.inodes import Inode
-from inopt.layers.contents import copy_contents
-from inopt.layers.facts import copy_facts, copy_times
+from inopt.layers.contents import copy_ranges, share_contents
+from inopt.layers.facts import Place, copy_facts, copy_times
 from inopt.layers.format import beneath, encode_origin
+from inopt.layers.stack import Layer
 from inopt.layers.standing import standing_of
 from inopt.layers.tree import LayeredTree
 from inopt.layers.working import remove_tree
 from inopt.wire.replies import Attributes
 
 _READING: Final = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
+# What is said of two filesystems, or of one that cannot, whatever the files are.
+_NEVER_SHARED: Final = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV)
 
 
 def _tell_nobody(_bytes: int) -> None:
@@ -57,6 +60,7 @@ class Copier:
         self._turns: dict[int, _Turn] = {}
         self._names = itertools.count()
         self._permit = permit
+        self._apart: set[Layer] = set()  # can share no data with the upper layer
         if self._stack.has_upper:
             tree.copy_up = self.copy_up
 
@@ -105,37 +109,30 @@ class Copier:
         parent = self.upper_directory(standing.parent)
         before = attributes_of(parent)
         with tree.descriptors.use():
-            source = tree.descriptor(inode)
-            attributes = attributes_of(source)
+            attributes = tree.attributes(inode)
             if stat.S_ISREG(attributes.mode):
-                copy = self._copy_file(inode, source, attributes, parent, content)
+                copy = self._copy_file(inode, attributes, parent, content)
             else:
-                copy = self._copy_other(inode, source, attributes, parent)
+                copy = self._copy_other(inode, attributes, parent)
         try:
-            copy_times(before, parent)
-            with tree.changing:
-                tree.move(inode, copy)
-        finally:
+            copy_times(before, beneath(parent))
+        except BaseException:
             os.close(copy)
+            raise
+        with tree.changing:
+            tree.move(inode, copy)
 
-    def _copy_file(
-        self,
-        inode: Inode,
-        source: int,
-        attributes: Attributes,
-        parent: int,
-        content: bool,
-    ) -> int:
+    def _copy_file(self, inode: Inode, attributes: Attributes, parent: int, content: bool) -> int:
         copy = os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=self._stack.work)
         try:
             reading = self._tree.open(inode, _READING)
             try:
                 if content and attributes.size:
-                    copy_contents(reading, copy, attributes.size, _tell_nobody)
-                self._protect(inode, reading, copy, b"")
+                    self._fill(inode, reading, copy, attributes.size)
+                self._protect(inode, reading, copy)
+                self._dress(inode, reading, attributes, copy, parent)
             finally:
                 os.close(reading)
-            self._dress(inode, source, attributes, copy, b"", parent)
             if not self._stack.volatile:
                 os.fsync(copy)
             # A name that is another one's by now: then the copy has none, as the file has none.
@@ -146,10 +143,23 @@ class Copier:
             raise
         return copy
 
-    def _copy_other(self, inode: Inode, source: int, attributes: Attributes, parent: int) -> int:
+    def _fill(self, inode: Inode, reading: int, copy: int, size: int) -> None:
+        layer = standing_of(inode).layer
+        if layer not in self._apart:
+            try:
+                share_contents(reading, copy)
+            except OSError as error:
+                if error.errno in _NEVER_SHARED:
+                    self._apart.add(layer)
+            else:
+                return
+        copy_ranges(reading, copy, size, _tell_nobody)
+
+    def _copy_other(self, inode: Inode, attributes: Attributes, parent: int) -> int:
         """Copy what is made with its name: directories, links, and special files."""
         work, made = self._stack.work, self.temporary()
-        name = standing_of(inode).name
+        name, place = standing_of(inode).name, beneath(work, made)
+        source = self._tree.descriptor(inode)
         if stat.S_ISDIR(attributes.mode):
             os.mkdir(made, 0o700, dir_fd=work)
         elif stat.S_ISLNK(attributes.mode):
@@ -161,10 +171,10 @@ class Copier:
             if stat.S_ISDIR(attributes.mode):
                 reading = self._tree.open(inode, _READING | os.O_DIRECTORY)
                 try:
-                    self._protect(inode, reading, work, made)
+                    self._protect(inode, reading, place)
                 finally:
                     os.close(reading)
-            self._dress(inode, source, attributes, work, made, parent)
+            self._dress(inode, beneath(source), attributes, place, parent, follow=False)
             copy = os.open(made, HANDLE_FLAGS, dir_fd=work)
         except BaseException:
             remove_tree(work, made)
@@ -187,35 +197,42 @@ class Copier:
             raise
         return copy
 
-    def _protect(self, inode: Inode, reading: int, target: int, name: bytes) -> None:
+    def _protect(self, inode: Inode, reading: int, copy: Place) -> None:
         protection = self._tree.protection
-        protection.copy(reading, protection.of(inode), target, name)
+        protection.copy(reading, protection.of(inode), copy)
 
     def _dress(
         self,
         inode: Inode,
-        source: int,
+        source: Place,
         attributes: Attributes,
-        target: int,
-        name: bytes,
+        copy: Place,
         parent: int,
+        *,
+        follow: bool = True,
     ) -> None:
         marks = self._marks
-        copy_facts(source, attributes, target, name, lambda shown: marks.shown(shown) is not None)
-        self._mark_origin(inode, attributes, target, name, parent)
-        copy_times(attributes, target, name)
+        copy_facts(
+            source, attributes, copy, lambda name: marks.shown(name) is not None, follow=follow
+        )
+        self._mark_origin(inode, attributes, copy, parent, follow=follow)
+        copy_times(attributes, copy, follow=follow)
 
     def _mark_origin(
-        self, inode: Inode, attributes: Attributes, target: int, name: bytes, parent: int
+        self, inode: Inode, attributes: Attributes, copy: Place, parent: int, *, follow: bool
     ) -> None:
         """Tell the kernel's overlayfs whose copy it is, for inode numbers that stay.
 
         Not of a file with several names, of which only this one is copied.
         """
-        layer, marks = standing_of(inode).layer, self._marks
+        standing, marks = standing_of(inode), self._marks
         if inode.handle and (attributes.links == 1 or stat.S_ISDIR(attributes.mode)):
             with suppress(OSError):  # user.* marks are not for links and special files
-                origin = encode_origin(inode.handle, layer.uuid)
-                os.setxattr(beneath(target, name), marks.origin, origin, follow_symlinks=not name)
-        with suppress(OSError):
-            os.setxattr(beneath(parent), marks.impure, b"y")
+                origin = encode_origin(inode.handle, standing.layer.uuid)
+                os.setxattr(copy, marks.origin, origin, follow_symlinks=follow)
+        above = None if standing.parent is None else standing_of(standing.parent)
+        if above is None or not above.impure:
+            with suppress(OSError):
+                os.setxattr(beneath(parent), marks.impure, b"y")
+                if above is not None:
+                    above.impure = True

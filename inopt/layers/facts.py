@@ -6,34 +6,36 @@ import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
-from inopt.layers.format import beneath
 from inopt.wire.replies import Attributes
+
+Place: TypeAlias = int | bytes
+"""An open file, or a path: that of what is open by ``O_PATH`` alone, or beneath a directory."""
 
 _CAPABILITY: Final = "security.capability"
 
 
 def copy_facts(
-    source: int,
+    source: Place,
     attributes: Attributes,
-    target: int,
-    name: bytes,
+    copy: Place,
     shown: Callable[[str], bool],
+    *,
+    follow: bool = True,
 ) -> None:
-    """Give a copy the owner, extended attributes and mode of its original.
+    """Give a *copy* the owner, extended attributes and mode of its original.
 
-    *source*: a descriptor of that; *target* and *name*: as `beneath` takes them; *shown*: which
-    extended attributes go along. Times come last: see `copy_times`.
+    *shown*: which extended attributes go along; *follow*: what the last name of a path is a link
+    to. Times come last: see `copy_times`.
     """
-    path, follow = beneath(target, name), not name
-    os.chown(path, attributes.uid, attributes.gid, follow_symlinks=follow)
-    _copy_xattrs(beneath(source), path, shown, follow=follow)
+    os.chown(copy, attributes.uid, attributes.gid, follow_symlinks=follow)
+    _copy_xattrs(source, copy, shown, follow=follow)
     if not stat.S_ISLNK(attributes.mode):
-        os.chmod(path, attributes.mode & 0o7777)
+        os.chmod(copy, attributes.mode & 0o7777)
 
 
-def _copy_xattrs(source: bytes, path: bytes, shown: Callable[[str], bool], *, follow: bool) -> None:
+def _copy_xattrs(source: Place, copy: Place, shown: Callable[[str], bool], *, follow: bool) -> None:
     try:
         names = os.listxattr(source)
     except OSError as error:
@@ -50,7 +52,7 @@ def _copy_xattrs(source: bytes, path: bytes, shown: Callable[[str], bool], *, fo
                 continue
             raise
         try:
-            os.setxattr(path, name, value, follow_symlinks=follow)
+            os.setxattr(copy, name, value, follow_symlinks=follow)
         except OSError as error:
             # As the kernel does: what protects a file has to come along, the rest if it can.
             needed = name == _CAPABILITY or name.startswith("system.posix_acl_")
@@ -58,13 +60,13 @@ def _copy_xattrs(source: bytes, path: bytes, shown: Callable[[str], bool], *, fo
                 raise
 
 
-def copy_times(attributes: Attributes, directory: int, name: bytes = b"") -> None:
-    """Give a copy the times of its original."""
+def copy_times(attributes: Attributes, copy: Place, *, follow: bool = True) -> None:
+    """Give a *copy* the times of its original. *follow*: as in `copy_facts`."""
     os.utime(
-        beneath(directory, name),
+        copy,
         ns=(
             attributes.atime_seconds * 10**9 + attributes.atime_nanoseconds,
             attributes.mtime_seconds * 10**9 + attributes.mtime_nanoseconds,
         ),
-        follow_symlinks=not name,
+        follow_symlinks=follow,
     )

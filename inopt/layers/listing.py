@@ -121,17 +121,22 @@ class MergedDirectory(OpenDirectory):
             self._place += 1
 
     @property
+    def tells_numbers(self) -> bool:
+        """Always: see `inopt.layers.stack.Layer.number`."""
+        return True
+
+    @property
     def at_hand(self) -> int:
         """How many entries have been read at once."""
         return len(self._list) if self._lower else super().at_hand
 
     def _entries_alone(self, buffer: ctypes.Array[ctypes.c_char]) -> Iterator[DirectoryEntry]:
         marks, marked = self._tree.stack.format, self._marked
-        suspects = _suspects(marked)
+        suspects, layer = _suspects(marked), standing_of(self.inode).layer
         for entry in super().entries(buffer):
             if entry[2] in suspects and _is_whiteout(marks, self.descriptor, entry, marked=marked):
                 continue
-            yield entry
+            yield (layer.number(entry[0]), *entry[1:]) if layer.others else entry
 
     def number(self, name: bytes, number: int) -> int:
         """The inode number that stat(2) tells, also of what has been copied up."""
@@ -189,12 +194,12 @@ def merged_entries(
     marks = tree.stack.format
     places: dict[bytes, DirectoryEntry | None] = {}
     merged: set[bytes] = set()
-    own = _entries_of(descriptor, buffer)
-    _merge(marks, descriptor, own, places, merged)
-    for part in standing_of(inode).below:
+    standing = standing_of(inode)
+    _merge(marks, descriptor, _entries_of(standing.layer, descriptor, buffer), places, merged)
+    for part in standing.below:
         lower = tree.open(part.inode, _LISTING)
         try:
-            _merge(marks, lower, _entries_of(lower, buffer), places, merged)
+            _merge(marks, lower, _entries_of(part.layer, lower, buffer), places, merged)
         finally:
             os.close(lower)
     shown = [entry for entry in places.values() if entry is not None]
@@ -202,11 +207,15 @@ def merged_entries(
     return shown, merged
 
 
-def _entries_of(descriptor: int, buffer: ctypes.Array[ctypes.c_char]) -> list[DirectoryEntry]:
+def _entries_of(
+    layer: Layer, descriptor: int, buffer: ctypes.Array[ctypes.c_char]
+) -> list[DirectoryEntry]:
     os.lseek(descriptor, 0, os.SEEK_SET)
     entries: list[DirectoryEntry] = []
     while more := read_entries(descriptor, buffer):
         entries += more
+    if layer.others:
+        return [(layer.number(entry[0]), *entry[1:]) for entry in entries]
     return entries
 
 

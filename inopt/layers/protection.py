@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Final
 
 from inopt.backing.inodes import Inode
+from inopt.layers.facts import Place
 from inopt.layers.format import Format, beneath
 from inopt.layers.standing import standing_of
 from inopt.syscalls import (
@@ -85,23 +86,24 @@ class Protection:
             return 0
         return _decoded(self._marks.read(self._marks.protattr, upper, name))
 
-    def copy(self, source: int, protection: int, target: int, name: bytes) -> None:
-        """Give a copy the flags of its original. *target* and *name*: as `beneath` takes them.
+    def copy(self, source: int, protection: int, copy: Place) -> None:
+        """Give a *copy* the flags of its original.
 
         *source*: a descriptor of the original, open for reading; *protection*: what protects it.
         """
         if protection:
-            self._mark(beneath(target, name), protection)
+            self._mark(copy, protection)
         wanted = _read_flags(source) & _OTHERS
         if not wanted:
             return
-        copy = os.open(beneath(target, name), os.O_RDONLY | os.O_CLOEXEC)
+        path = copy if isinstance(copy, bytes) else beneath(copy)
+        target = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with suppress(OSError):  # a filesystem that has no such flags
-                flags = _FLAGS.pack(_read_flags(copy) | wanted)
-                fcntl.ioctl(copy, FS_IOC_SETFLAGS, flags)
+                flags = _FLAGS.pack(_read_flags(target) | wanted)
+                fcntl.ioctl(target, FS_IOC_SETFLAGS, flags)
         finally:
-            os.close(copy)
+            os.close(target)
 
     def show(self, inode: Inode, command: int, argument: bytearray) -> None:
         """Add the flags that an inode has to what its file has said of its own."""
@@ -124,13 +126,13 @@ class Protection:
             standing_of(inode).protection = protection
         _FLAGS.pack_into(argument, 0, flags)
 
-    def _mark(self, path: bytes, protection: int) -> None:
+    def _mark(self, place: Place, protection: int) -> None:
         if protection:
             letters = (letter for letter, flag in _LETTERS.items() if protection & flag)
-            os.setxattr(path, self._marks.protattr, b"".join(letters))
+            os.setxattr(place, self._marks.protattr, b"".join(letters))
             return
         try:
-            os.removexattr(path, self._marks.protattr)
+            os.removexattr(place, self._marks.protattr)
         except OSError as error:
             if error.errno not in _NONE:
                 raise

@@ -190,8 +190,9 @@ class StackedNames(Tree):
         elif kind == stat.S_IFDIR and below:
             directory = self.descriptor(inode)
             standing.below, number = self._parts.of_directory(directory, name, below)
-        if number < 0 and inode.nodeid >= FOREIGN and found.layer.device == self.stack.top.device:
-            number = attributes.inode  # a nodeid of its own, but the number is free to be told
+        device = attributes.dev_major, attributes.dev_minor
+        if number < 0 and inode.nodeid >= FOREIGN and device == found.layer.device:
+            number = found.layer.number(attributes.inode)  # its nodeid is another
         if self._numbers:
             handle, earlier = self._numbers.get(self.key_in(found.layer, attributes), (b"", 0))
             if handle and handle == found.handle:

@@ -25,6 +25,9 @@ _log: Final[structlog.typing.FilteringBoundLogger] = structlog.get_logger()
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _LOWER: Final = syscalls.MOUNT_ATTR_NOATIME | syscalls.MOUNT_ATTR_RDONLY
 _PROBE: Final = b"#inopt"
+# Of the numbers of inodes on other devices than the topmost layer's: see `Layer.number`.
+_ELSEWHERE: Final = 1 << 62
+_OWN_BITS: Final = 48
 
 
 class Layer:
@@ -33,11 +36,13 @@ class Layer:
     ``root``: a descriptor of it on a private copy of its mount: what is mounted below does not
     show, and lower layers can neither be changed by it nor have their access times moved.
     ``device``: the root's, major and minor. ``key_mount``: the mount id by which inodes of this
-    device are known, in whatever layer.
+    device are known, in whatever layer. ``others``: 0 if the device is that of the topmost layer,
+    else it is the so manieth other one.
     """
 
     __slots__ = (
-        "attributes", "device", "filesystem", "is_upper", "key_mount", "path", "root", "uuid",
+        "attributes", "device", "filesystem", "is_upper", "key_mount", "others", "path", "root",
+        "uuid",
     )  # fmt: skip
 
     def __init__(self, path: str, root: int, *, is_upper: bool) -> None:
@@ -53,7 +58,20 @@ class Layer:
         )
         self.device = self.attributes.dev_major, self.attributes.dev_minor
         self.key_mount = self.attributes.mount_id
+        self.others = 0
         self.uuid = filesystem_uuid(root)
+
+    def number(self, inode_number: int) -> int:
+        """What an inode of this layer is called: its own number, or one that shows the device.
+
+        Always the same, so that a listing can tell it, too, and what remembers numbers finds them
+        again after another mount. (Numbers of more than 48 bits are folded; no more is known
+        of a filesystem that has them than that they are seldom.)
+        """
+        if not self.others:
+            return inode_number
+        folded = inode_number ^ inode_number >> _OWN_BITS
+        return _ELSEWHERE | self.others << _OWN_BITS | folded & (1 << _OWN_BITS) - 1
 
 
 class Stack:
@@ -118,11 +136,11 @@ class Stack:
             _require_apart(real)
         for _, path, place in real:
             self.layers.append(Layer(path, _private(place, _LOWER), is_upper=False))
+        devices: dict[tuple[int, int], Layer] = {}
         for layer in self.layers:
-            for earlier in self.layers:
-                if earlier.device == layer.device:
-                    layer.key_mount = earlier.key_mount
-                    break
+            first = devices.setdefault(layer.device, layer)
+            layer.key_mount = first.key_mount
+            layer.others = list(devices).index(layer.device)
 
     # --- the layer that is written to ----------------------------------------------------------
 

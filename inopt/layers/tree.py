@@ -152,21 +152,29 @@ class LayeredTree(StackedNames):
     # --- the file behind an inode becomes another one -------------------------------------------
 
     def move(self, inode: Inode, descriptor: int) -> None:
-        """From now on *inode* leads to what *descriptor* is, in the upper layer.
+        """From now on *inode* leads to what *descriptor* is, in the upper layer; it is taken over.
 
         Where the kernel has the lower file by itself, for an open or for good, it cannot be given
         another one: then the copy is an inode of its own, and this one only leads to its
         attributes. The caller holds ``changing``.
         """
-        attributes = attributes_of(descriptor)
-        layer = self.stack.top
-        handle = syscalls.name_to_handle(descriptor)[0] if layer.filesystem.has_handles else b""
-        standing = standing_of(inode)
-        if inode.is_directory:
-            lower = self._parts.make(inode.filesystem, inode.handle, self._kept(inode))
-            standing.below = (Part(lower, standing.layer), *standing.below)
+        layer, standing = self.stack.top, standing_of(inode)
+        try:
+            attributes = attributes_of(descriptor)
+            handle = syscalls.name_to_handle(descriptor)[0] if layer.filesystem.has_handles else b""
+            is_bound = self.is_bound(inode)
+            is_kept = not handle or not attributes.links or is_bound
+            if is_kept:
+                descriptor = _without_writing(descriptor)
+            if inode.is_directory:
+                lower = self._parts.make(inode.filesystem, inode.handle, self._kept(inode))
+                standing.below = (Part(lower, standing.layer), *standing.below)
+                standing.impure = None  # what was known is about the lower part
+        except BaseException:
+            os.close(descriptor)
+            raise
         key = self.key_in(layer, attributes)
-        if self.is_bound(inode):
+        if is_bound:
             standing.replaced = True
             self._numbers[key] = handle, inode.number
         else:
@@ -174,7 +182,7 @@ class LayeredTree(StackedNames):
         kept = inode.descriptor
         # Readers look at the descriptor first: so they never meet one file's handle on the
         # other's mount.
-        inode.descriptor = os.dup(descriptor)
+        inode.descriptor = descriptor
         self.descriptors.held += 1
         inode.filesystem, inode.handle = layer.filesystem, handle
         standing.layer = layer
@@ -182,7 +190,7 @@ class LayeredTree(StackedNames):
             self.descriptors.held -= 1
             self.descriptors.retire(kept)
         self.descriptors.drop(inode.nodeid)
-        if handle and attributes.links:
+        if not is_kept:
             self.unpin(inode)
         if self.moved is not None:
             self.moved(inode)
@@ -197,6 +205,13 @@ class LayeredTree(StackedNames):
 
     def _kept(self, inode: Inode) -> int:
         return os.dup(inode.descriptor) if inode.descriptor >= 0 else -1
+
+
+def _without_writing(descriptor: int) -> int:
+    """Another descriptor of the same inode, good for nobody's ``ETXTBSY``; the first is closed."""
+    kept = os.open(b"/proc/self/fd/%d" % descriptor, os.O_PATH | os.O_CLOEXEC)
+    os.close(descriptor)
+    return kept
 
 
 def _refuse_copying(_inode: Inode, _content: bool) -> None:

@@ -3,6 +3,8 @@
 import errno
 import mmap
 import os
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +68,18 @@ def test_metadata_through_a_reader(mount: OverlayMount) -> None:
         assert path.read_bytes() == OLD
     finally:
         os.close(reader)
+
+
+def test_what_was_copied_up_beside_a_reader_can_be_executed(mount: OverlayMount) -> None:
+    program = mount.path / "program"
+    shutil.copy2("/bin/true", mount.layers.lowers[0] / "program")
+    with program.open("rb") as reader:
+        assert reader.read(4) == b"\x7fELF"
+        program.chmod(0o750)
+        in_upper = mount.layers.upper / "program"
+        assert in_upper.exists()
+        for path in (program, in_upper):
+            assert subprocess.run([path], check=False).returncode == 0
 
 
 def test_truncation_by_name_beside_a_reader(mount: OverlayMount) -> None:

@@ -276,8 +276,9 @@ class Context:
     def reopen(self, inode: Inode) -> None:
         """The backing file of *inode* is another one: what the daemon serves goes on with that."""
         self.attachments.let_go(inode)
-        for file in self.files.of(inode):
-            file.reopen(self.tree)
+        if inode.io is not None:  # to look through all that is open takes long
+            for file in self.files.of(inode):
+                file.reopen(self.tree)
         self.invalidate(inode.nodeid)  # link count and change time are those of that one
 
     def close_file(self, handle: int) -> None:

@@ -87,9 +87,9 @@ def readdirplus(context: Context, header: Header, body: bodies.Read) -> bytes:
         context.tree.watch.approach(directory.inode)
     if not body.offset:
         # A handler that lists (its requests have no number) is to get all of it.
-        is_asked = bool(header.unique)
-        directory.names_only = None if is_asked else False
-        directory.reader = context.readers.begin(header.pid) if is_asked else None
+        by_name = bool(header.unique) and directory.tells_numbers
+        directory.names_only = None if by_name else False
+        directory.reader = context.readers.begin(header.pid) if by_name else None
     return _list(context, body, partial(_add_plus, context, header))
 
 

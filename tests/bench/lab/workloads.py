@@ -98,6 +98,10 @@ def _find(_tree: Tree, root: Path) -> float:
     return timed(["find", str(root / MANY), "-ls"])
 
 
+def _find_names(_tree: Tree, root: Path) -> float:
+    return timed(["find", str(root / MANY)])
+
+
 def _status(_tree: Tree, root: Path) -> float:
     start = time.monotonic()
     changed = run(["git", "-C", str(root), "status", "--porcelain"])
@@ -117,10 +121,11 @@ WORKLOADS = [
     Workload("stat-deep", "lstat in C, three directories deep", _stat_deep),
     Workload("stat-near", "fstatat in C, from its directory", _stat_near),
     Workload("find", "find -ls, second pass", _find),
+    Workload("find-names", "find, second pass", _find_names),
     Workload("git-status", "git status", _status),
     Workload("chmod", "chmod -R", _chmod),
 ]
-WARMING = [each for each in WORKLOADS if each.name in ("find", "git-status")]
+WARMING = [each for each in WORKLOADS if each.name in ("find", "find-names", "git-status")]
 
 
 def use_git_alone() -> None:

@@ -33,6 +33,8 @@ RANDOM_LOWER = Step("random-lower", "4 KiB random read, lower", RATE)
 RANDOM_UPPER = Step("random-upper", "4 KiB random read, upper", RATE)
 FIND_COLD = Step("find-cold", "find -ls, first pass")
 FIND_WARM = Step("find-warm", "find -ls, second pass")
+NAMES_COLD = Step("find-names-cold", "find, first pass")
+NAMES_WARM = Step("find-names-warm", "find, second pass")
 STAT_COLD = Step("stat-cold", "stat storm, first pass")
 STAT_WARM = Step("stat-warm", "stat storm, second pass")
 STATUS_COLD = Step("status-cold", "git status, first")
@@ -114,6 +116,7 @@ _BY_NAME = {workload.name: workload for workload in looking.WORKLOADS}
 SCENARIOS: dict[tuple[Step, ...], Scenario] = {
     READS: _reading,
     (FIND_COLD, FIND_WARM): _twice(_BY_NAME["find"], FIND_COLD, FIND_WARM),
+    (NAMES_COLD, NAMES_WARM): _twice(_BY_NAME["find-names"], NAMES_COLD, NAMES_WARM),
     (STAT_COLD, STAT_WARM): _twice(_BY_NAME["stat-deep"], STAT_COLD, STAT_WARM),
     (STATUS_COLD, STATUS_WARM): _twice(_BY_NAME["git-status"], STATUS_COLD, STATUS_WARM),
     (UNTAR,): _untar,
