@@ -50,16 +50,38 @@ def stored(upper: Path, lowers: tuple[Path, ...]) -> Tree:
             if name in attributes:
                 attributes[name] = _origin(attributes[name], numbers)
     _forget_impure(taken)
-    _forget_idle_opaque(taken, lowers)
+    _forget_idle_opaque(taken, (upper, *lowers))
     return taken
 
 
-def _forget_idle_opaque(taken: Tree, lowers: tuple[Path, ...]) -> None:
+def _forget_idle_opaque(taken: Tree, layers: tuple[Path, ...]) -> None:
     """A mark that hides nothing; the kernel's also leaves it at a rename that fails afterwards."""
     for path, entry in taken.items():
-        below = (lower / os.fsdecode(path) for lower in lowers)
-        if not any(stat.S_ISDIR(mode) for mode in map(_mode, below)):
-            entry["xattrs"].pop(_OPAQUE, None)
+        if _OPAQUE in entry["xattrs"] and not _goes_on_below(layers, Path(os.fsdecode(path))):
+            entry["xattrs"].pop(_OPAQUE)
+
+
+def _goes_on_below(layers: tuple[Path, ...], path: Path) -> bool:
+    """Whether a directory of the upper layer would show those of lower ones without its mark."""
+    reached = layers
+    for part in (*reversed(path.parents), path):
+        found = []
+        for layer in reached:
+            mode = _mode(layer / part)
+            if stat.S_ISDIR(mode):
+                found.append(layer)
+            ends_here = part != path and _is_opaque(layer / part)
+            if mode and (ends_here or not stat.S_ISDIR(mode)):
+                break
+        reached = tuple(found)
+    return any(layer in reached for layer in layers[1:])
+
+
+def _is_opaque(directory: Path) -> bool:
+    try:
+        return os.getxattr(directory, _OPAQUE) == b"y"
+    except OSError:
+        return False
 
 
 def _mode(path: Path) -> int:
