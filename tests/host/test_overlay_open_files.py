@@ -18,6 +18,20 @@ from inopt.backing.kept import LIMIT
 
 OLD = b"old" * 50_000
 NEW = b"new" * 50_000
+# What is read is the number of the read, from the beginning of the file.
+COUNTING = """
+from inopt import Handlers
+
+class Counting(Handlers):
+    count = 0
+
+    async def read(self, fh, off, size):
+        self.count += not off
+        return b"%d" % self.count * size
+
+    async def open(self, inode, flags, ctx):
+        return self.daemon.open(inode, flags, ctx)
+"""
 
 
 @pytest.fixture(params=["none", "rw"])
@@ -68,6 +82,45 @@ def test_metadata_through_a_reader(mount: OverlayMount) -> None:
         assert path.read_bytes() == OLD
     finally:
         os.close(reader)
+
+
+def test_a_lower_file_is_read_once_at_most(mount: OverlayMount) -> None:
+    def requests() -> int:
+        return sum(mount.stats()["READ"].values())
+
+    path = mount.path / "file"
+    assert path.read_bytes() == OLD
+    asked = requests()
+    assert bool(asked) == (not goes_on_with_the_lower_file(mount))
+    assert path.read_bytes() == OLD
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapping:
+        assert bytes(mapping) == OLD
+    assert requests() == asked
+    path.chmod(0o640)
+    assert path.read_bytes() == OLD
+    with path.open("r+b") as writer:
+        writer.write(NEW[:1000])
+    assert path.read_bytes() == NEW[:1000] + OLD[1000:]
+    os.truncate(path, 2000)
+    assert path.read_bytes() == (NEW[:1000] + OLD[1000:])[:2000]
+    (mount.path / "other").write_bytes(NEW)
+    (mount.path / "other").rename(path)
+    assert path.read_bytes() == NEW
+
+
+@pytest.mark.parametrize("opens", ["", ", open"])
+def test_what_a_handler_reads_is_not_kept(host: None, opens: str) -> None:
+    with in_place("counting") as place:
+        layers = Layers.made(place, 1)
+        (layers.lowers[0] / "file").write_bytes(OLD)
+        (place / "counting.py").write_text(COUNTING)
+        policy = place / "counting.yaml"
+        policy.write_text(
+            f"version: 1\nhandlers: counting:Counting\nrules: [{{handle: [read{opens}]}}]\n"
+        )
+        with mounted_by_us(layers, place / "mnt", policy=str(policy)) as mount:
+            path = mount.path / "file"
+            assert [path.read_bytes()[:1] for _ in range(3)] == [b"1", b"2", b"3"]
 
 
 def test_what_was_copied_up_beside_a_reader_can_be_executed(mount: OverlayMount) -> None:

@@ -28,7 +28,7 @@ from inopt.wire import replies
 from inopt.wire.bodies import Header
 from inopt.wire.directory import DOTS
 from inopt.wire.replies import Attributes, Validity
-from inopt.wire.uapi import FOPEN_DIRECT_IO, FOPEN_NOFLUSH
+from inopt.wire.uapi import FOPEN_DIRECT_IO, FOPEN_KEEP_CACHE, FOPEN_NOFLUSH
 
 _SET_ID: Final = stat.S_ISUID | stat.S_ISGID
 # Seconds for which attributes of what may still be mapped are believed at most.
@@ -245,7 +245,12 @@ class Context:
             direct = plan.direct or (writes and plan.direct_writers)
             # Nor beside opens that bypass: what they write would be hidden by cached pages.
             direct = direct or bool(self.attachments.backing_id(inode))
-        return reply_flags | FOPEN_DIRECT_IO if direct else reply_flags
+        if direct:
+            return reply_flags | FOPEN_DIRECT_IO
+        handled = plan.is_handled(Op.READ) or plan.is_handled(Op.OPEN)
+        if not (backing_id or handled) and self.tree.stays(inode):
+            reply_flags |= FOPEN_KEEP_CACHE  # what the kernel has read of it is still right
+        return reply_flags
 
     def change_bypass(self, file: OpenFile, wish: bool | None, header: Header, flags: int) -> int:
         """Fulfil a handler's wish that an open, not answered yet, bypass or not.
