@@ -6,6 +6,7 @@ import ctypes
 import errno
 import itertools
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Generic, TypeAlias, TypeVar
@@ -22,6 +23,10 @@ _NAME_OFFSET: Final = 19  # of the name in linux_dirent64
 
 # Inode number, offset of the entry behind it, type (DT_*), name.
 DirectoryEntry: TypeAlias = tuple[int, int, int, bytes]
+DT_UNKNOWN: Final = 0
+DT_CHR: Final = stat.S_IFCHR >> 12
+DT_DIR: Final = stat.S_IFDIR >> 12
+DT_REG: Final = stat.S_IFREG >> 12
 
 
 def may_store(flags: int) -> bool:

@@ -218,8 +218,7 @@ class ComingAndGoing(Naming):
         """
         marks = self._marks
         if marks.read(marks.origin, self.tree.descriptor(inode)) is not None:
-            os.setxattr(beneath(upper), marks.impure, b"y")
-            standing_of(parent).impure = True
+            self.tree.mark_impure(parent, upper)
 
 
 def look(directory: int, name: bytes) -> Attributes | None:

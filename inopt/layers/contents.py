@@ -19,6 +19,8 @@ Told: TypeAlias = Callable[[int], object]
 _PIECE: Final = 1 << 20
 _COPY_PIECE: Final = 64 << 20
 _FICLONE: Final = 0x40049409  # linux/fs.h
+# What is said of two filesystems, or of one that cannot, whatever the files are.
+_NEVER_SHARED: Final = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV})
 _NO_COPY_RANGE: Final = frozenset(
     {errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.ETXTBSY}
 )
@@ -68,32 +70,28 @@ def _from(descriptor: int, position: int, size: int) -> Iterator[int]:
             yield position
 
 
-def share_contents(source: int, target: int) -> None:
-    """Let the empty file *target* share all that *source* has. Raises `OSError` if it cannot."""
-    fcntl.ioctl(target, _FICLONE, source)
-
-
-def copy_contents(source: int, target: int, size: int, told: Told) -> None:
+def copy_contents(
+    source: int, target: int, size: int, told: Told, *, may_share: bool = True
+) -> bool:
     """Fill the empty file *target* with what *source* has: shared, or copied without its holes.
 
-    Raises `OSError`.
+    Returns whether files of these two filesystems may share anything; where they may not
+    (*may_share*), it is not tried. Raises `OSError`.
     """
-    try:
-        share_contents(source, target)
-    except OSError:
-        copy_ranges(source, target, size, told)
-    else:
-        told(size)
-
-
-def copy_ranges(source: int, target: int, size: int, told: Told) -> None:
-    """Like `copy_contents`, where nothing can be shared."""
-    in_kernel, reached = True, 0
+    if may_share:
+        try:
+            fcntl.ioctl(target, _FICLONE, source)
+        except OSError as error:
+            may_share = error.errno not in _NEVER_SHARED
+        else:
+            told(size)
+            return True
+    in_kernel = True
     for begin, end in data_ranges(source, size):
         in_kernel = _copy_range(source, target, begin, end, told, in_kernel=in_kernel)
-        reached = end
-    if reached < size:
+    if os.fstat(target).st_size < size:
         os.ftruncate(target, size)  # it ends with a hole
+    return may_share
 
 
 def _copy_range(
@@ -117,7 +115,6 @@ def _copy_range(
             # Some filesystems say that there is nothing to copy when they mean that they cannot.
             block = os.pread(source, min(_PIECE, end - position), position)
             if not block:
-                os.ftruncate(target, end)
                 return in_kernel  # it has become shorter
             copied = os.pwrite(target, block, position)
         position += copied

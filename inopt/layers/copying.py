@@ -18,7 +18,7 @@ from typing import Final
 from inopt import syscalls
 from inopt.backing.identity import HANDLE_FLAGS, attributes_of
 from inopt.backing.inodes import Inode
-from inopt.layers.contents import copy_ranges, share_contents
+from inopt.layers.contents import copy_contents
 from inopt.layers.facts import Place, copy_facts, copy_times
 from inopt.layers.format import beneath, encode_origin
 from inopt.layers.stack import Layer
@@ -28,8 +28,6 @@ from inopt.layers.working import remove_tree
 from inopt.wire.replies import Attributes
 
 _READING: Final = os.O_RDONLY | os.O_NOATIME | os.O_CLOEXEC
-# What is said of two filesystems, or of one that cannot, whatever the files are.
-_NEVER_SHARED: Final = (errno.EOPNOTSUPP, errno.ENOTTY, errno.EXDEV)
 
 
 def _tell_nobody(_bytes: int) -> None:
@@ -60,7 +58,7 @@ class Copier:
         self._turns: dict[int, _Turn] = {}
         self._names = itertools.count()
         self._permit = permit
-        self._apart: set[Layer] = set()  # can share no data with the upper layer
+        self._may_share: dict[Layer, bool] = {}  # whether it may share data with the upper layer
         if self._stack.has_upper:
             tree.copy_up = self.copy_up
 
@@ -128,7 +126,11 @@ class Copier:
             reading = self._tree.open(inode, _READING)
             try:
                 if content and attributes.size:
-                    self._fill(inode, reading, copy, attributes.size)
+                    layer = standing_of(inode).layer
+                    self._may_share[layer] = copy_contents(
+                        reading, copy, attributes.size, _tell_nobody,
+                        may_share=self._may_share.get(layer, True),
+                    )  # fmt: skip
                 self._protect(inode, reading, copy)
                 self._dress(inode, reading, attributes, copy, parent)
             finally:
@@ -142,18 +144,6 @@ class Copier:
             os.close(copy)
             raise
         return copy
-
-    def _fill(self, inode: Inode, reading: int, copy: int, size: int) -> None:
-        layer = standing_of(inode).layer
-        if layer not in self._apart:
-            try:
-                share_contents(reading, copy)
-            except OSError as error:
-                if error.errno in _NEVER_SHARED:
-                    self._apart.add(layer)
-            else:
-                return
-        copy_ranges(reading, copy, size, _tell_nobody)
 
     def _copy_other(self, inode: Inode, attributes: Attributes, parent: int) -> int:
         """Copy what is made with its name: directories, links, and special files."""
@@ -230,9 +220,6 @@ class Copier:
             with suppress(OSError):  # user.* marks are not for links and special files
                 origin = encode_origin(inode.handle, standing.layer.uuid)
                 os.setxattr(copy, marks.origin, origin, follow_symlinks=follow)
-        above = None if standing.parent is None else standing_of(standing.parent)
-        if above is None or not above.impure:
+        if standing.parent is not None:
             with suppress(OSError):
-                os.setxattr(beneath(parent), marks.impure, b"y")
-                if above is not None:
-                    above.impure = True
+                self._tree.mark_impure(standing.parent, parent)

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import ctypes
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from operator import itemgetter
 from typing import Final
 
-from inopt.backing.files import DirectoryEntry, OpenDirectory, read_entries
+from inopt.backing.files import (
+    DT_CHR,
+    DT_DIR,
+    DT_REG,
+    DT_UNKNOWN,
+    DirectoryEntry,
+    OpenDirectory,
+    read_entries,
+)
 from inopt.backing.identity import attributes_of
 from inopt.backing.inodes import Inode
 from inopt.backing.tree import Tree
@@ -22,10 +29,6 @@ from inopt.wire.directory import DOTS
 
 _NAME: Final = itemgetter(3)
 _LISTING: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME | os.O_CLOEXEC
-_UNKNOWN: Final = 0
-_CHARACTER: Final = stat.S_IFCHR >> 12
-_DIRECTORY: Final = stat.S_IFDIR >> 12
-_REGULAR: Final = stat.S_IFREG >> 12
 
 
 class MergedDirectory(OpenDirectory):
@@ -122,7 +125,7 @@ class MergedDirectory(OpenDirectory):
 
     @property
     def tells_numbers(self) -> bool:
-        """Always: see `inopt.layers.stack.Layer.number`."""
+        """Always (`Layer.number`), but for what is on other devices than its layer's root."""
         return True
 
     @property
@@ -136,7 +139,7 @@ class MergedDirectory(OpenDirectory):
         for entry in super().entries(buffer):
             if entry[2] in suspects and _is_whiteout(marks, self.descriptor, entry, marked=marked):
                 continue
-            yield (layer.number(entry[0]), *entry[1:]) if layer.others else entry
+            yield _as_called(layer, entry) if layer.device_index else entry
 
     def number(self, name: bytes, number: int) -> int:
         """The inode number that stat(2) tells, also of what has been copied up."""
@@ -168,7 +171,7 @@ class MergedDirectory(OpenDirectory):
 
 def _suspects(marked: bool) -> tuple[int, ...]:
     """The types of what may say that a name is no more, in a directory that is *marked* or not."""
-    return (_CHARACTER, _UNKNOWN, _REGULAR) if marked else (_CHARACTER, _UNKNOWN)
+    return (DT_CHR, DT_UNKNOWN, DT_REG) if marked else (DT_CHR, DT_UNKNOWN)
 
 
 def _is_whiteout(marks: Format, directory: int, entry: DirectoryEntry, *, marked: bool) -> bool:
@@ -214,9 +217,11 @@ def _entries_of(
     entries: list[DirectoryEntry] = []
     while more := read_entries(descriptor, buffer):
         entries += more
-    if layer.others:
-        return [(layer.number(entry[0]), *entry[1:]) for entry in entries]
-    return entries
+    return [_as_called(layer, entry) for entry in entries] if layer.device_index else entries
+
+
+def _as_called(layer: Layer, entry: DirectoryEntry) -> DirectoryEntry:
+    return (layer.number(entry[0]), *entry[1:])
 
 
 def _merge(
@@ -234,7 +239,7 @@ def _merge(
         if name not in places:
             hidden = kind in suspects and _is_whiteout(marks, directory, entry, marked=marked)
             places[name] = None if hidden else entry
-        elif kind == _DIRECTORY and name not in DOTS:
+        elif kind == DT_DIR and name not in DOTS:
             merged.add(name)
 
 

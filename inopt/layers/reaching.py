@@ -144,7 +144,7 @@ class StackedNames(Tree):
     def key(self, attributes: Attributes) -> Key:
         """By what the table finds the inode that has these attributes, in whatever layer."""
         for layer in self.stack.layers:
-            if layer.device == (attributes.dev_major, attributes.dev_minor):
+            if layer.has(attributes):
                 return self.key_in(layer, attributes)
         return super().key(attributes)
 
@@ -190,8 +190,7 @@ class StackedNames(Tree):
         elif kind == stat.S_IFDIR and below:
             directory = self.descriptor(inode)
             standing.below, number = self._parts.of_directory(directory, name, below)
-        device = attributes.dev_major, attributes.dev_minor
-        if number < 0 and inode.nodeid >= FOREIGN and device == found.layer.device:
+        if number < 0 and inode.nodeid >= FOREIGN and found.layer.has(attributes):
             number = found.layer.number(attributes.inode)  # its nodeid is another
         if self._numbers:
             handle, earlier = self._numbers.get(self.key_in(found.layer, attributes), (b"", 0))

@@ -36,13 +36,13 @@ class Layer:
     ``root``: a descriptor of it on a private copy of its mount: what is mounted below does not
     show, and lower layers can neither be changed by it nor have their access times moved.
     ``device``: the root's, major and minor. ``key_mount``: the mount id by which inodes of this
-    device are known, in whatever layer. ``others``: 0 if the device is that of the topmost layer,
-    else it is the so manieth other one.
+    device are known, in whatever layer. ``device_index``: of its device among those of all layers,
+    0 for the topmost layer's.
     """
 
     __slots__ = (
-        "attributes", "device", "filesystem", "is_upper", "key_mount", "others", "path", "root",
-        "uuid",
+        "attributes", "device", "device_index", "filesystem", "is_upper", "key_mount", "path",
+        "root", "uuid",
     )  # fmt: skip
 
     def __init__(self, path: str, root: int, *, is_upper: bool) -> None:
@@ -58,8 +58,12 @@ class Layer:
         )
         self.device = self.attributes.dev_major, self.attributes.dev_minor
         self.key_mount = self.attributes.mount_id
-        self.others = 0
+        self.device_index = 0
         self.uuid = filesystem_uuid(root)
+
+    def has(self, attributes: Attributes) -> bool:
+        """Whether an inode is on the layer's own device (one in a btrfs subvolume is not)."""
+        return self.device == (attributes.dev_major, attributes.dev_minor)
 
     def number(self, inode_number: int) -> int:
         """What an inode of this layer is called: its own number, or one that shows the device.
@@ -68,10 +72,10 @@ class Layer:
         again after another mount. (Numbers of more than 48 bits are folded; no more is known
         of a filesystem that has them than that they are seldom.)
         """
-        if not self.others:
+        if not self.device_index:
             return inode_number
         folded = inode_number ^ inode_number >> _OWN_BITS
-        return _ELSEWHERE | self.others << _OWN_BITS | folded & (1 << _OWN_BITS) - 1
+        return _ELSEWHERE | self.device_index << _OWN_BITS | folded & (1 << _OWN_BITS) - 1
 
 
 class Stack:
@@ -140,7 +144,7 @@ class Stack:
         for layer in self.layers:
             first = devices.setdefault(layer.device, layer)
             layer.key_mount = first.key_mount
-            layer.others = list(devices).index(layer.device)
+            layer.device_index = list(devices).index(layer.device)
 
     # --- the layer that is written to ----------------------------------------------------------
 

@@ -17,6 +17,7 @@ import structlog
 from inopt import syscalls
 from inopt.backing.identity import attributes_of
 from inopt.backing.inodes import Inode
+from inopt.layers.format import beneath
 from inopt.layers.protection import Protection, require_permitted
 from inopt.layers.reaching import StackedNames
 from inopt.layers.stack import Stack
@@ -124,6 +125,16 @@ class LayeredTree(StackedNames):
 
     # --- marks ---------------------------------------------------------------------------------
 
+    def mark_impure(self, directory: Inode, upper: int) -> None:
+        """Mark *directory*, which is *upper* in the upper layer, as one with a copy in it.
+
+        Raises `OSError`.
+        """
+        standing = standing_of(directory)
+        if not standing.impure:
+            os.setxattr(beneath(upper), self.stack.format.impure, b"y")
+            standing.impure = True
+
     def stored(self, name: bytes) -> bytes:
         """What an extended attribute is called in the layers: marks are out of reach.
 
@@ -209,7 +220,7 @@ class LayeredTree(StackedNames):
 
 def _without_writing(descriptor: int) -> int:
     """Another descriptor of the same inode, good for nobody's ``ETXTBSY``; the first is closed."""
-    kept = os.open(b"/proc/self/fd/%d" % descriptor, os.O_PATH | os.O_CLOEXEC)
+    kept = os.open(beneath(descriptor), os.O_PATH | os.O_CLOEXEC)
     os.close(descriptor)
     return kept
 

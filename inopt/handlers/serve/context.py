@@ -245,12 +245,10 @@ class Context:
             direct = plan.direct or (writes and plan.direct_writers)
             # Nor beside opens that bypass: what they write would be hidden by cached pages.
             direct = direct or bool(self.attachments.backing_id(inode))
-        if direct:
-            return reply_flags | FOPEN_DIRECT_IO
-        handled = plan.is_handled(Op.READ) or plan.is_handled(Op.OPEN)
-        if not (backing_id or handled) and self.tree.stays(inode):
-            reply_flags |= FOPEN_KEEP_CACHE  # what the kernel has read of it is still right
-        return reply_flags
+            handled = plan.is_handled(Op.READ) or plan.is_handled(Op.OPEN)
+            if self.tree.stays(inode) and not (direct or handled):
+                reply_flags |= FOPEN_KEEP_CACHE  # what the kernel has read of it is still right
+        return reply_flags | FOPEN_DIRECT_IO if direct else reply_flags
 
     def change_bypass(self, file: OpenFile, wish: bool | None, header: Header, flags: int) -> int:
         """Fulfil a handler's wish that an open, not answered yet, bypass or not.

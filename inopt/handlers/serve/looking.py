@@ -13,12 +13,10 @@ import stat
 from time import monotonic
 from typing import Final
 
-from inopt.backing.files import OpenDirectory
+from inopt.backing.files import DT_DIR, DT_UNKNOWN, OpenDirectory
 from inopt.backing.inodes import Inode
 from inopt.wire.attributes import Attributes
 
-_UNKNOWN: Final = 0
-_DIRECTORY: Final = stat.S_IFDIR >> 12
 _PROBES: Final = 2
 _IDLE: Final = 2.0  # seconds
 _MANY: Final = 256
@@ -81,7 +79,7 @@ class Reader:
 
     def leaves_out(self, kind: int) -> bool:
         """Whether an entry of type *kind* (``DT_*``) is to be the name alone."""
-        if self.asks or kind in (_DIRECTORY, _UNKNOWN):
+        if self.asks or kind in (DT_DIR, DT_UNKNOWN):
             return False
         if self.asks is None:
             if not self._may_leave_out:
